@@ -1,0 +1,47 @@
+"""ggufpack: package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained.
+
+    import ggufpack
+
+    result = ggufpack.build("path/to/checkpoint", name="mymodel")
+
+Names are imported on first use: ``import ggufpack`` loads neither torch, transformers nor the
+ollama client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ggufpack.errors import GgufpackError as GgufpackError
+    from ggufpack.pipeline import build as build
+    from ggufpack.pipeline import plan as plan
+    from ggufpack.spec import BuildResult as BuildResult
+    from ggufpack.spec import BuildSpec as BuildSpec
+    from ggufpack.spec import Finding as Finding
+    from ggufpack.spec import Severity as Severity
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "build": "ggufpack.pipeline",
+    "plan": "ggufpack.pipeline",
+    "BuildResult": "ggufpack.spec",
+    "BuildSpec": "ggufpack.spec",
+    "Finding": "ggufpack.spec",
+    "Severity": "ggufpack.spec",
+    "GgufpackError": "ggufpack.errors",
+}
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Where a package can be run: an Ollama server or the embedded engine."""

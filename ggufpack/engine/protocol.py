@@ -1,0 +1,38 @@
+"""What verification asks of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+
+class Message(TypedDict):
+    """One chat message, as Ollama's API and Hugging Face's templates both take it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer. ``done_reason`` is ``"stop"`` or ``"length"``; token counts as the engine gives them."""
+
+    text: str
+    done_reason: str
+    prompt_tokens: int
+    generated_tokens: int
+
+
+class Engine(Protocol):
+    """A running model. Errors are RegistryError (a server) or VerificationError (the embedded engine)."""
+
+    @property
+    def name(self) -> str:
+        """Program and version, for people: ``"Ollama 0.33.0"``."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The exact prompt text that the engine would send to the model for these messages."""
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
+        """A deterministic generation: temperature 0, no repeat penalty, thinking left to the template."""

@@ -1,0 +1,187 @@
+"""Everything that ggufpack raises on purpose.
+
+GgufpackError                         exit 1
+├── UsageError                        exit 2   an option or an argument
+│   └── InvalidModelNameError
+├── CheckpointError                   exit 3   the folder that was given
+│   ├── CheckpointLayoutError                  not one checkpoint: none, several, an adapter, pickle only
+│   ├── CheckpointFileError                    a JSON or tokenizer file cannot be read
+│   └── TensorFileError                        a safetensors file or its index is damaged
+├── ConversionError                   exit 4   converter, quantisation, writing the GGUF
+│   ├── VendorError                            the vendored converter is missing, changed or cannot be fetched
+│   ├── UnsupportedArchitectureError
+│   ├── UnsupportedWeightsError                bitsandbytes and other formats that must be merged first
+│   ├── TokenizerConversionError               unknown pre-tokenizer, vocabulary larger than the config
+│   ├── TensorValueError                       NaN, infinity, or a value that F16 cannot hold
+│   ├── DiskSpaceError
+│   └── WorkerError                            the worker process died
+├── PromptError                       exit 5   chat template or Modelfile
+│   ├── ChatTemplateError
+│   └── ModelfileError
+├── RegistryError                     exit 6   the Ollama server
+│   ├── ServerUnreachableError
+│   ├── ServerVersionError
+│   ├── ModelExistsError
+│   ├── ServerDiskFullError
+│   └── ServerResponseError
+└── VerificationError                 exit 7   the package exists and is not what was trained
+
+KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+class GgufpackError(Exception):
+    """Base of all errors that ggufpack raises on purpose.
+
+    Args:
+        problem: one sentence: which file, which key, what is wrong. No full stop is added.
+        action: what the user should do, as an imperative sentence.
+        path: the file or folder the problem is in.
+        key: the key inside that file (a JSON key, a tensor name, a Modelfile instruction).
+        finding: id of the matching finding (``GP101``), when there is one.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        action: str | None = None,
+        path: Path | None = None,
+        key: str | None = None,
+        finding: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.action = action
+        self.path = path
+        self.key = key
+        self.finding = finding
+        super().__init__(problem if action is None else f"{problem} {action}")
+
+    def to_json(self) -> dict[str, object]:
+        """The error as the ``error`` object of ``--json`` output."""
+        return {
+            "type": type(self).__name__,
+            "exit_code": self.exit_code,
+            "problem": self.problem,
+            "action": self.action,
+            "path": None if self.path is None else str(self.path),
+            "key": self.key,
+            "finding": self.finding,
+        }
+
+
+class UsageError(GgufpackError):
+    """An option or argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class InvalidModelNameError(UsageError):
+    """A name that Ollama would refuse."""
+
+
+class CheckpointError(GgufpackError):
+    """The checkpoint folder cannot be packaged."""
+
+    exit_code = 3
+
+
+class CheckpointLayoutError(CheckpointError):
+    """The folder is not one complete safetensors checkpoint."""
+
+
+class CheckpointFileError(CheckpointError):
+    """A configuration or tokenizer file cannot be read or contradicts itself."""
+
+
+class TensorFileError(CheckpointError):
+    """A safetensors file, or the index over several, is damaged or incomplete."""
+
+
+class ConversionError(GgufpackError):
+    """Conversion to GGUF failed."""
+
+    exit_code = 4
+
+
+class VendorError(ConversionError):
+    """The vendored converter is missing, not the locked one, or cannot be fetched."""
+
+
+class UnsupportedArchitectureError(ConversionError):
+    """llama.cpp has no converter for this architecture."""
+
+
+class UnsupportedWeightsError(ConversionError):
+    """The weights are stored in a form that must be merged or dequantised first."""
+
+
+class TokenizerConversionError(ConversionError):
+    """llama.cpp's converter does not know this tokenizer."""
+
+
+class TensorValueError(ConversionError):
+    """A tensor holds NaN, infinity, or a value outside the range of the chosen type."""
+
+
+class DiskSpaceError(ConversionError):
+    """Not enough room for the files that would be written."""
+
+
+class WorkerError(ConversionError):
+    """The conversion worker died or broke its protocol."""
+
+
+class PromptError(GgufpackError):
+    """The prompt cannot be reproduced."""
+
+    exit_code = 5
+
+
+class ChatTemplateError(PromptError):
+    """The chat template is missing, broken, or cannot be carried over to Ollama."""
+
+
+class ModelfileError(PromptError):
+    """Text that is not a Modelfile, or data that a Modelfile cannot express."""
+
+
+class RegistryError(GgufpackError):
+    """The Ollama server refused or failed."""
+
+    exit_code = 6
+
+
+class ServerUnreachableError(RegistryError):
+    """No Ollama server answers at this address."""
+
+
+class ServerVersionError(RegistryError):
+    """The server's version cannot run this package as trained."""
+
+
+class ModelExistsError(RegistryError):
+    """The server has a model of this name already."""
+
+
+class ServerDiskFullError(RegistryError):
+    """The server has no room for the model."""
+
+
+class ServerResponseError(RegistryError):
+    """The server answered with an error or with something unexpected."""
+
+
+class VerificationError(GgufpackError):
+    """The package was made, but it does not behave as trained."""
+
+    exit_code = 7

@@ -1,0 +1,278 @@
+"""What the stages hand to each other: frozen dataclasses, no behaviour that reads or writes files.
+
+Import-light on purpose: ``import ggufpack`` loads this module, and nothing here imports numpy,
+torch, transformers or the ollama client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, Union
+
+VerifyLevel = Literal["none", "prompts", "smoke", "fidelity"]
+VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity")
+DEFAULT_QUANTIZATION = "Q4_K_M"
+
+
+# --- findings ---------------------------------------------------------------
+
+
+class Severity(str, Enum):
+    """How much a finding matters. ``UNCHECKED`` is its own state: it never means "fine"."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+    UNCHECKED = "unchecked"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that could make the packaged model differ from the trained one.
+
+    Ids are stable: GP1xx checkpoint, GP2xx tensors, GP3xx tokenizer, GP4xx chat template,
+    GP5xx Modelfile and server, GP6xx verification.
+    """
+
+    id: str
+    severity: Severity
+    message: str
+    path: Path | None = None
+    key: str | None = None
+    action: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The finding as it stands in the record and in ``--json`` output."""
+        return {
+            "id": self.id,
+            "severity": self.severity.value,
+            "message": self.message,
+            "path": None if self.path is None else str(self.path),
+            "key": self.key,
+            "action": self.action,
+        }
+
+
+# --- events -----------------------------------------------------------------
+
+
+class Stage(str, Enum):
+    """The stages of a build, in order."""
+
+    VENDOR = "vendor"
+    CHECKPOINT = "checkpoint"
+    TEMPLATE = "template"
+    CONVERSION = "conversion"
+    MODELFILE = "modelfile"
+    REGISTRY = "registry"
+    VERIFICATION = "verification"
+    REPORT = "report"
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage begins; ``title`` is a short phrase for people."""
+
+    stage: Stage
+    title: str
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage ended well after ``seconds`` of wall time."""
+
+    stage: Stage
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``done`` of ``total`` units; ``total`` is ``None`` while it is unknown."""
+
+    stage: Stage
+    done: int
+    total: int | None
+    unit: str
+    item: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the person who watches."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class FindingRaised:
+    """A finding, as soon as it is known."""
+
+    finding: Finding
+
+
+Event: TypeAlias = Union[StageStarted, StageFinished, Progress, Note, FindingRaised]
+EventHandler: TypeAlias = Callable[[Event], None]
+
+
+def ignore_event(_event: Event) -> None:
+    """The handler of those who do not watch."""
+
+
+# --- the request ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """Everything that a build depends on. The CLI and the library make the same one.
+
+    Attributes:
+        checkpoint: the folder that the user named.
+        name: Ollama model name without a tag; ``None`` takes the folder's name.
+        quantizations: canonical file types (``"Q4_K_M"``), the first is ``NAME:latest``.
+        output: folder that gets the package folder; ``None`` is ``ggufpack-out`` beside the caller.
+        template: ``"auto"``, ``"native"``, the name of a template in ``templates/chat``, or a
+            path to a Jinja file.
+        system: SYSTEM text for the Modelfile.
+        parameters: Modelfile parameters that replace derived ones.
+        host: Ollama server; ``None`` follows ``OLLAMA_HOST`` as the client does.
+        allow: finding ids (``"GP205"``) that would stop the build and are accepted.
+        threads: quantisation threads; ``None`` is the number of usable CPUs.
+    """
+
+    checkpoint: Path
+    name: str | None = None
+    quantizations: tuple[str, ...] = (DEFAULT_QUANTIZATION,)
+    output: Path | None = None
+    template: str = "auto"
+    system: str | None = None
+    parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    host: str | None = None
+    register: bool = True
+    verify: VerifyLevel = "smoke"
+    overwrite: bool = False
+    trust_remote_code: bool = False
+    allow: frozenset[str] = frozenset()
+    threads: int | None = None
+
+
+# --- what comes out ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """One written GGUF. ``tensor_types`` counts tensors by their type (``{"Q4_K": 120, …}``)."""
+
+    quantization: str
+    path: Path
+    size: int
+    sha256: str
+    tensor_types: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Package:
+    """The package folder ``DIR/NAME/``. ``modelfiles`` has the keys of ``files``' quantizations."""
+
+    name: str
+    folder: Path
+    files: tuple[GgufFile, ...]
+    modelfiles: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class PromptCase:
+    """One conversation: what the checkpoint's template gives against what the engine gives.
+
+    ``actual`` is ``None`` when the engine refused; ``expected_tokens`` and ``actual_tokens`` are
+    prompt lengths in tokens, ``None`` where they were not compared.
+    """
+
+    name: str
+    equal: bool
+    expected: str
+    actual: str | None
+    expected_tokens: int | None = None
+    actual_tokens: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """One deterministic generation. ``leaked`` are special tokens found in the text."""
+
+    ok: bool
+    text: str
+    done_reason: str
+    generated_tokens: int
+    leaked: tuple[str, ...] = ()
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was proven about one registered model or GGUF, and by which engine."""
+
+    model: str
+    engine: str
+    level: VerifyLevel
+    prompts: tuple[PromptCase, ...] = ()
+    smoke: SmokeResult | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was checked is as trained. Nothing checked is not passed."""
+        checked = bool(self.prompts) or self.smoke is not None
+        return (
+            checked
+            and all(case.equal for case in self.prompts)
+            and (self.smoke is None or self.smoke.ok)
+        )
+
+
+BuildStatus = Literal["verified", "unverified", "failed"]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made.
+
+    ``status`` is ``"verified"`` when every check ran and passed, ``"unverified"`` when none was
+    asked for, ``"failed"`` when a check failed (the package exists and its record says so).
+    """
+
+    package: Package
+    status: BuildStatus
+    registered: tuple[str, ...]
+    engine: str | None
+    template_strategy: str
+    verifications: tuple[Verification, ...]
+    findings: tuple[Finding, ...]
+    seconds: Mapping[Stage, float]
+    peak_worker_rss: int | None
+    record: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``ggufpack build --json`` prints."""
+        return {
+            "status": self.status,
+            "name": self.package.name,
+            "folder": str(self.package.folder),
+            "files": [
+                {**asdict(file), "path": str(file.path), "tensor_types": dict(file.tensor_types)}
+                for file in self.package.files
+            ],
+            "modelfiles": {key: str(path) for key, path in self.package.modelfiles.items()},
+            "registered": list(self.registered),
+            "engine": self.engine,
+            "template": self.template_strategy,
+            "verifications": [
+                {**asdict(item), "passed": item.passed} for item in self.verifications
+            ],
+            "findings": [finding.to_json() for finding in self.findings],
+            "seconds": {stage.value: round(value, 3) for stage, value in self.seconds.items()},
+            "peak_worker_rss": self.peak_worker_rss,
+            "record": str(self.record),
+        }
