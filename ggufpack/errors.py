@@ -64,6 +64,8 @@ class GgufpackError(Exception):
         self.path = path
         self.key = key
         self.finding = finding
+        #: the end of another program's log, for errors that came from one
+        self.log: str | None = None
         super().__init__(problem if action is None else f"{problem} {action}")
 
     def to_json(self) -> dict[str, object]:
@@ -76,6 +78,7 @@ class GgufpackError(Exception):
             "path": None if self.path is None else str(self.path),
             "key": self.key,
             "finding": self.finding,
+            "log": self.log,
         }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Union
+from typing import Any, Literal, TypeAlias
 
 VerifyLevel = Literal["none", "prompts", "smoke", "fidelity"]
 VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity")
@@ -113,7 +113,7 @@ class FindingRaised:
     finding: Finding
 
 
-Event: TypeAlias = Union[StageStarted, StageFinished, Progress, Note, FindingRaised]
+Event: TypeAlias = StageStarted | StageFinished | Progress | Note | FindingRaised
 EventHandler: TypeAlias = Callable[[Event], None]
 
 
@@ -225,11 +225,7 @@ class Verification:
     def passed(self) -> bool:
         """Whether everything that was checked is as trained. Nothing checked is not passed."""
         checked = bool(self.prompts) or self.smoke is not None
-        return (
-            checked
-            and all(case.equal for case in self.prompts)
-            and (self.smoke is None or self.smoke.ok)
-        )
+        return checked and all(case.equal for case in self.prompts) and (self.smoke is None or self.smoke.ok)
 
 
 BuildStatus = Literal["verified", "unverified", "failed"]
@@ -268,9 +264,7 @@ class BuildResult:
             "registered": list(self.registered),
             "engine": self.engine,
             "template": self.template_strategy,
-            "verifications": [
-                {**asdict(item), "passed": item.passed} for item in self.verifications
-            ],
+            "verifications": [{**asdict(item), "passed": item.passed} for item in self.verifications],
             "findings": [finding.to_json() for finding in self.findings],
             "seconds": {stage.value: round(value, 3) for stage, value in self.seconds.items()},
             "peak_worker_rss": self.peak_worker_rss,

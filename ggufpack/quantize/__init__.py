@@ -1,1 +1,1 @@
-"""TODO."""
+"""Which type each tensor gets (pure rules), and the kernels that write it."""

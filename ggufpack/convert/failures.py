@@ -1,0 +1,113 @@
+"""Worker side: what the converter raises, as one of our errors.
+
+The converter reports most problems as bare NotImplementedError, AssertionError or KeyError; this
+is the one place that reads them. Messages are those of llama.cpp b11434 (conversion/*.py).
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+
+from ggufpack.errors import (
+    ConversionError,
+    DiskSpaceError,
+    GgufpackError,
+    TokenizerConversionError,
+    UnsupportedArchitectureError,
+    UnsupportedWeightsError,
+)
+
+_ENOSPC = 28
+
+
+def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
+    """The error to report; one of ours comes back as it is."""
+    if isinstance(error, GgufpackError):
+        return error
+    text = str(error)
+    frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    in_vocabulary = any("vocab" in name for name in frames)
+    if isinstance(error, OSError) and error.errno == _ENOSPC:
+        return DiskSpaceError("The disk is full.", action="Make room, or choose another --output.")
+    if isinstance(error, NotImplementedError):
+        return _not_implemented(text, checkpoint)
+    if isinstance(error, AssertionError) and in_vocabulary:
+        return TokenizerConversionError(
+            f"{checkpoint / 'config.json'}: vocab_size is smaller than the tokenizer's highest token id.",
+            action="Resize the model's embeddings to the tokenizer (model.resize_token_embeddings) and save"
+            " it again, or restore the tokenizer that it was trained with.",
+            path=checkpoint / "config.json",
+            key="vocab_size",
+        )
+    if isinstance(error, FileNotFoundError) or text.startswith(("File not found", "Missing ")):
+        return TokenizerConversionError(
+            f"The converter needs a tokenizer file that is not there: {text}.",
+            action="Copy the base model's tokenizer files (tokenizer.model, tokenizer.json) into the folder.",
+            path=checkpoint,
+        )
+    if isinstance(error, KeyError):
+        return _missing_key(text, checkpoint, in_vocabulary)
+    if isinstance(error, ValueError) and (tensor := re.match(r"Can not map tensor '(.+)'", text)):
+        return UnsupportedArchitectureError(
+            f"The converter does not know the tensor {tensor[1]} in this architecture.",
+            action="Merge adapters and leave out tensors that training added, then save the model again.",
+            path=checkpoint,
+            key=tensor[1],
+        )
+    kind = "the tokenizer" if in_vocabulary else "the checkpoint"
+    return ConversionError(
+        f"{checkpoint}: llama.cpp's converter failed on {kind}:"
+        f" {type(error).__name__}: {text or 'no message'}.",
+        action="Its log is above this line (with --json: in error.log).",
+        path=checkpoint,
+    )
+
+
+def _not_implemented(text: str, checkpoint: Path) -> GgufpackError:
+    config = checkpoint / "config.json"
+    if "pre-tokenizer was not recognized" in text:
+        return TokenizerConversionError(
+            f"{checkpoint / 'tokenizer.json'}: llama.cpp does not know this pre-tokenizer, so its token ids"
+            " could differ from those in training.",
+            action="Restore the base model's tokenizer.json if training did not change the vocabulary;"
+            " otherwise a llama.cpp release has to learn it first.",
+            path=checkpoint / "tokenizer.json",
+            key="pre_tokenizer",
+        )
+    if match := re.search(r"Architecture '(.+)' not supported", text):
+        return UnsupportedArchitectureError(
+            f"{config}: llama.cpp has no converter for the architecture {match[1]}.",
+            action="Check architectures in config.json; `ggufpack vendor status` names the version.",
+            path=config,
+            key="architectures",
+        )
+    if match := re.search(r"[Qq]uant(?:ization)? method is not yet supported: '?([\w-]+)", text):
+        return UnsupportedWeightsError(
+            f"{config}: the weights are quantised with {match[1]}, which cannot be converted exactly.",
+            action="Merge into the unquantised base model and save it in bfloat16.",
+            path=config,
+            key="quantization_config",
+        )
+    return ConversionError(
+        f"{checkpoint}: llama.cpp's converter does not support this checkpoint: {text}.", path=checkpoint
+    )
+
+
+def _missing_key(text: str, checkpoint: Path, in_vocabulary: bool) -> GgufpackError:
+    name = text.strip("'\"")
+    if in_vocabulary:
+        return TokenizerConversionError(
+            f"{checkpoint}: the tokenizer files lack {name}.",
+            action="Copy the base model's tokenizer files into the folder.",
+            path=checkpoint,
+            key=name,
+        )
+    config = checkpoint / "config.json"
+    return ConversionError(
+        f"{config}: the converter needs the key {name}.",
+        action="Copy that key from the base model's config.json.",
+        path=config,
+        key=name,
+    )

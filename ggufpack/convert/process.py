@@ -1,0 +1,258 @@
+"""Parent side: starts the worker, gives it jobs, reads its events, ends it.
+
+The worker is long-lived: one ``Worker`` converts many checkpoints and loads torch once. It runs in
+an empty folder (no module of the caller's can be imported by accident) and in a process group of
+its own, so that Ctrl-C reaches the parent alone, which then ends the worker and cleans up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import platformdirs
+
+from ggufpack import errors
+from ggufpack.convert.protocol import Job
+from ggufpack.errors import GgufpackError, WorkerError
+from ggufpack.spec import GgufFile
+
+KILL_SECONDS = 5.0
+LOG_LINES = 40
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",  # a training process may hold the GPU: the worker must not touch it
+    "PYTHONHASHSEED": "0",  # the converter iterates over sets
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def _ignore_progress(_done: int, _total: int, _item: str) -> None:
+    """For those who do not watch."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What one job wrote, under the final names. ``peak_rss`` is the worker's, in bytes, so far."""
+
+    files: tuple[GgufFile, ...]
+    peak_rss: int
+
+
+class Worker:
+    """A conversion worker. Use as a context manager; leaving it ends the process.
+
+    Args:
+        vendor: the verified folder of the vendored converter.
+    """
+
+    def __init__(self, vendor: Path) -> None:
+        self._vendor = vendor
+        self._stack = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process (asking first), and remove its folder."""
+        process, self._process = self._process, None
+        if process is not None:
+            _end(process)
+        self._stack.close()
+
+    def convert(
+        self,
+        checkpoint: Path,
+        outputs: Mapping[str, Path],
+        *,
+        intermediate: str,
+        overrides: Mapping[str, str],
+        trust_remote_code: bool = False,
+        allowed: Sequence[str] = (),
+        threads: int | None = None,
+        on_progress: Callable[[int, int, str], None] = _ignore_progress,
+    ) -> Converted:
+        """Convert one checkpoint to several files in one read.
+
+        Args:
+            checkpoint: its folder.
+            outputs: file type to final path; each is written under a temporary name beside it.
+            intermediate: the source's precision (``protocol.Job``).
+            overrides: string key-value pairs that replace the converter's.
+            trust_remote_code: whether the checkpoint's own Python code may run.
+            allowed: finding ids of value problems that are accepted.
+            threads: encoder threads; ``None`` is the number of usable CPUs.
+            on_progress: called with (weights done, of all, tensor name).
+
+        Raises:
+            ConversionError: or one of its subclasses, as the worker found it.
+            WorkerError: the worker died; the end of its log is the error's ``log``.
+        """
+        temporary = {name: _temporary(path) for name, path in outputs.items()}
+        job = Job(
+            checkpoint=checkpoint.resolve(),
+            outputs=tuple(temporary.items()),
+            intermediate=intermediate,
+            overrides=overrides,
+            trust_remote_code=trust_remote_code,
+            allowed=tuple(sorted(allowed)),
+            threads=threads or _usable_cpus(),
+        )
+        try:
+            done = self._run(job, on_progress)
+            files = []
+            for file in done["files"]:
+                final = outputs[file["quantization"]]
+                Path(file["path"]).replace(final)
+                files.append(GgufFile(**{**file, "path": final}))
+            _sync_folder(final.parent)
+            return Converted(tuple(files), done["peak_rss"])
+        except BaseException:
+            self.close()  # a worker that failed or was interrupted may still be writing
+            raise
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
+
+    def _run(self, job: Job, on_progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+        process, events = self._started()
+        assert process.stdin is not None  # noqa: S101 - it was asked for
+        try:
+            process.stdin.write(job.to_line())
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+        for event in events:
+            if event["event"] == "progress":
+                on_progress(event["done"], event["total"], event["item"])
+            elif event["event"] == "error":
+                raise self._error(event)
+            elif event["event"] == "done":
+                return event
+        raise self._died()
+
+    def _started(self) -> tuple[subprocess.Popen[bytes], Iterator[dict[str, Any]]]:
+        if self._process is None:
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-worker-")))
+            self._log = folder / "log"
+            cwd = folder / "cwd"
+            cwd.mkdir()
+            bytecode = Path(platformdirs.user_cache_dir("ggufpack")) / "bytecode"
+            read, write = os.pipe()
+            log = self._stack.enter_context(self._log.open("wb"))
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "ggufpack.convert.worker",
+                    str(self._vendor),
+                    str(bytecode),
+                    str(write),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=cwd,
+                env={**os.environ, **_OFFLINE},
+                pass_fds=(write,),
+                start_new_session=True,
+            )
+            os.close(write)
+            self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
+            if next(self._events, {"event": None})["event"] != "ready":
+                raise self._died()
+        return self._process, self._events
+
+    def _log_tail(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-LOG_LINES:])
+
+    def _error(self, event: Mapping[str, Any]) -> GgufpackError:
+        error_class = getattr(errors, event["type"])
+        error: GgufpackError = error_class(
+            event["problem"],
+            action=event["action"],
+            path=None if event["path"] is None else Path(event["path"]),
+            key=event["key"],
+            finding=event["finding"],
+        )
+        error.log = self._log_tail()
+        return error
+
+    def _died(self) -> WorkerError:
+        assert self._process is not None  # noqa: S101 - only called once it was started
+        code = self._process.wait(KILL_SECONDS)
+        if code == -signal.SIGKILL:
+            error = WorkerError(
+                "The conversion worker was killed, most likely because memory ran out.",
+                action="Close other programs, or use a machine with more memory.",
+            )
+        else:
+            error = WorkerError(
+                f"The conversion worker stopped with status {code} before it was done.",
+                action="Its log is above this line (with --json: in error.log).",
+            )
+        error.log = self._log_tail()
+        return error
+
+
+def _lines(stream: Any) -> Iterator[dict[str, Any]]:
+    for line in stream:
+        yield json.loads(line)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def _usable_cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    # a worker between jobs leaves at once when its input closes; one in a job is killed
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            process.wait(0.2 if sign is signal.SIGTERM else KILL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+    process.wait()

@@ -1,0 +1,52 @@
+"""What the parent and the worker say to each other: one JSON object a line.
+
+Parent to worker (standard input): ``Job``. Worker to parent (a pipe of its own, so that no
+library's print can break it): ``{"event": "ready" | "phase" | "progress" | "done" | "error", …}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to convert.
+
+    Attributes:
+        checkpoint: the folder.
+        outputs: (file type, temporary path) of each file to write.
+        intermediate: ``"f32"``, ``"f16"`` or ``"bf16"``: the converter's own output precision.
+        overrides: string key-value pairs that replace the converter's in the GGUF.
+        trust_remote_code: whether the checkpoint's own Python code may run.
+        allowed: finding ids of value problems that are accepted.
+        threads: encoder threads.
+    """
+
+    checkpoint: Path
+    outputs: tuple[tuple[str, Path], ...]
+    intermediate: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    allowed: tuple[str, ...] = ()
+    threads: int = 1
+
+    def to_line(self) -> bytes:
+        """As it goes through the pipe."""
+        return json.dumps(asdict(self), default=str).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Job:
+        """Back from the pipe."""
+        data: dict[str, Any] = json.loads(line)
+        outputs = tuple((str(quantization), Path(path)) for quantization, path in data.pop("outputs"))
+        return cls(
+            checkpoint=Path(data.pop("checkpoint")),
+            outputs=outputs,
+            allowed=tuple(data.pop("allowed")),
+            **data,
+        )

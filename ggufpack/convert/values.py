@@ -1,0 +1,83 @@
+"""Worker side: values that a file cannot carry as trained, found while they stream by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import torch
+
+from ggufpack.convert.findings import F16_RANGE, NOT_FINITE, SCALE_RANGE
+from ggufpack.errors import TensorValueError
+from ggufpack.quantize.kernels import Encoded, Kernels
+from ggufpack.quantize.types import TensorType
+
+F16_MAX = 65504.0
+
+
+def check_source(name: str, weights: torch.Tensor, allowed: Collection[str]) -> float:
+    """Refuse NaN and infinities; return the largest magnitude.
+
+    Raises:
+        TensorValueError: with finding ``NOT_FINITE``, unless that id is allowed.
+    """
+    low, high = torch.aminmax(weights)
+    largest = max(-float(low), float(high))
+    # aminmax carries NaN through; an infinity is its own extreme
+    if not math.isfinite(largest):
+        if NOT_FINITE in allowed:
+            return largest
+        bad = int((~torch.isfinite(weights)).sum())
+        raise TensorValueError(
+            f"{name}: {bad} of the {weights.numel()} weights in one block of rows are NaN or infinite.",
+            action="Take a checkpoint from before training diverged"
+            f" (or pass --allow {NOT_FINITE} to write them as they are).",
+            key=name,
+            finding=NOT_FINITE,
+        )
+    return largest
+
+
+def check_encoded(
+    name: str,
+    encoded: Encoded,
+    tensor_type: TensorType,
+    largest: float,
+    kernels: Kernels,
+    allowed: Collection[str],
+) -> None:
+    """Refuse what became infinite in the output type.
+
+    Args:
+        name: the tensor.
+        encoded: its blocks.
+        tensor_type: their type.
+        largest: the largest magnitude that was encoded.
+        kernels: whose validation is asked.
+        allowed: finding ids that are accepted.
+
+    Raises:
+        TensorValueError: F16 overflow (``F16_RANGE``) or a block scale that F16 cannot hold
+            (``SCALE_RANGE``), unless allowed.
+    """
+    if tensor_type is TensorType.F16:
+        if largest > F16_MAX and F16_RANGE not in allowed:
+            raise TensorValueError(
+                f"{name}: the value {largest:.6g} is outside the range of F16 (65504).",
+                action=f"Choose BF16 or F32 (or pass --allow {F16_RANGE} to write infinities).",
+                key=name,
+                finding=F16_RANGE,
+            )
+    # scales are F16: they cannot overflow while the weights themselves fit
+    elif (
+        largest > F16_MAX
+        and not tensor_type.is_float
+        and SCALE_RANGE not in allowed
+        and not kernels.is_valid(encoded, tensor_type)
+    ):
+        raise TensorValueError(
+            f"{name}: the value {largest:.6g} gives a {tensor_type.name} block scale beyond F16's range.",
+            action=f"Choose BF16 or F32 (or pass --allow {SCALE_RANGE} to write it all the same).",
+            key=name,
+            finding=SCALE_RANGE,
+        )

@@ -1,0 +1,172 @@
+"""The worker process: ``python -m ggufpack.convert.worker VENDOR_FOLDER BYTECODE_FOLDER EVENT_FD``.
+
+Takes jobs from standard input until it closes. torch and transformers are loaded once, so a
+batch pays for them once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ggufpack.convert.failures import explain
+from ggufpack.convert.guard import decide_remote_code, forbid_network_and_pickle
+from ggufpack.convert.protocol import Job
+from ggufpack.errors import GgufpackError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ggufpack.convert.sink import Written
+
+PROGRESS_SECONDS = 0.1
+
+
+class Reporter:
+    """Writes events to the parent."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._stream = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._last = 0.0
+
+    def send(self, event: str, **values: Any) -> None:
+        """One event, at once."""
+        self._stream.write(json.dumps({"event": event, **values}) + "\n")
+        self._stream.flush()
+
+    def progress(self, done: int, total: int, item: str) -> None:
+        """Progress in weights, at most ten times a second, and the last one always."""
+        now = time.monotonic()
+        if done == total or now - self._last >= PROGRESS_SECONDS:
+            self._last = now
+            self.send("progress", done=done, total=total, item=item)
+
+
+class Converter:
+    """The vendored converter, loaded once."""
+
+    def __init__(self, vendor: Path, bytecode: Path) -> None:
+        # before the vendored tree is on the path: these keep their own compiled files
+        import numpy
+        import torch
+        import transformers
+
+        del numpy, torch, transformers
+        self._bytecode = bytecode
+        os.environ.pop("NO_LOCAL_GGUF", None)  # set, even empty, it makes the converter take another gguf
+        sys.path[:0] = [str(vendor), str(vendor / "gguf-py")]
+        with self._own_bytecode():
+            import conversion
+            import gguf
+        if not Path(gguf.__file__).is_relative_to(vendor):
+            raise RuntimeError(f"gguf was imported from {gguf.__file__}, not from {vendor}")
+        self._conversion = conversion
+
+    @contextlib.contextmanager
+    def _own_bytecode(self) -> Iterator[None]:
+        """Keep compiled files out of the vendored tree: it is compared with its hash."""
+        before = sys.pycache_prefix
+        sys.pycache_prefix = str(self._bytecode)
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = before
+
+    def convert(self, job: Job, reporter: Reporter) -> list[Written]:
+        """Write the job's files; raises whatever the converter raises."""
+        import gguf
+        import torch
+
+        from ggufpack.convert.sink import Output, TensorSink, capturing_writer
+        from ggufpack.quantize.kernels import reference_kernels
+
+        decide_remote_code(trusted=job.trust_remote_code)
+        sink = TensorSink(
+            [Output(quantization, path) for quantization, path in job.outputs],
+            kernels=reference_kernels(),
+            threads=job.threads,
+            allowed=job.allowed,
+            overrides=job.overrides,
+            progress=reporter.progress,
+        )
+        intermediate = {
+            "f32": gguf.LlamaFileType.ALL_F32,
+            "f16": gguf.LlamaFileType.MOSTLY_F16,
+            "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+        }[job.intermediate]
+        usual = gguf.GGUFWriter
+        gguf.GGUFWriter = capturing_writer(sink)
+        try:
+            with self._own_bytecode(), torch.inference_mode():
+                base = self._conversion.ModelBase
+                config = base.load_hparams(job.checkpoint, False)
+                kind = self._conversion.ModelType.TEXT
+                architecture = self._conversion.get_model_architecture(config, kind)
+                model_class = self._conversion.get_model_class(architecture)
+                # the path is only a name: the sink writes job.outputs
+                model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf").write()
+        finally:
+            gguf.GGUFWriter = usual
+        if not sink.written:
+            raise RuntimeError("the converter no longer writes through gguf.GGUFWriter.write_tensors_to_file")
+        return sink.written
+
+
+def peak_rss() -> int:
+    """Bytes of this process's largest resident set so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def run(vendor: Path, bytecode: Path, descriptor: int) -> None:
+    """Serve jobs until standard input closes."""
+    reporter = Reporter(descriptor)
+    # what libraries print is part of the log, not of the protocol
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    started = time.perf_counter()
+    converter = Converter(vendor, bytecode)
+    forbid_network_and_pickle()
+    reporter.send("ready", seconds=time.perf_counter() - started)
+    for line in sys.stdin.buffer:
+        job = Job.from_line(line)
+        try:
+            written = converter.convert(job, reporter)
+        except Exception as error:
+            logging.getLogger("ggufpack").exception("conversion failed")
+            _report(reporter, explain(error, job.checkpoint))
+        else:
+            files = [
+                {
+                    "quantization": file.quantization,
+                    "path": str(file.path),
+                    "size": file.size,
+                    "sha256": file.sha256,
+                    "tensor_types": dict(file.tensor_types),
+                }
+                for file in written
+            ]
+            reporter.send("done", files=files, peak_rss=peak_rss())
+
+
+def _report(reporter: Reporter, error: GgufpackError) -> None:
+    reporter.send(
+        "error",
+        type=type(error).__name__,
+        problem=error.problem,
+        action=error.action,
+        path=None if error.path is None else str(error.path),
+        key=error.key,
+        finding=error.finding,
+    )
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
