@@ -1,0 +1,109 @@
+"""Every finding of the chat template stage, in one table (GP420 to GP449)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ggufpack.spec import Finding, Severity
+
+SYNTAX_ERROR = "GP420"
+RENDER_ERROR = "GP421"
+REFUSED = "GP422"
+OUTPUT_TOO_LARGE = "GP423"
+GO_CHATML = "GP424"
+NATIVE = "GP425"
+GO_ONLY_SERVER = "GP426"
+CAPABILITIES_LOST = "GP427"
+NEIGHBOURS_JOINED = "GP428"
+NO_TEMPLATE = "GP429"
+ENCODER = "GP430"
+SERVER_UNKNOWN = "GP431"
+CONVERSATIONS_REFUSED = "GP432"
+
+
+@dataclass(frozen=True)
+class FindingKind:
+    """What one id stands for. ``message`` and ``action`` are ``str.format`` patterns."""
+
+    severity: Severity
+    message: str
+    action: str | None = None
+
+
+FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
+    {
+        SYNTAX_ERROR: FindingKind(
+            Severity.ERROR, "{place}: the chat template is not valid Jinja: {problem}", "Correct that line."
+        ),
+        RENDER_ERROR: FindingKind(
+            Severity.ERROR,
+            "{place}: the chat template fails while it renders: {problem}",
+            "Correct that line, or choose a named template with --template.",
+        ),
+        REFUSED: FindingKind(
+            Severity.ERROR, "{place}: the chat template refuses this conversation: {problem}"
+        ),
+        OUTPUT_TOO_LARGE: FindingKind(
+            Severity.ERROR,
+            "{place}: the chat template renders more than {limit} characters",
+            "Look for a loop that repeats itself in the template.",
+        ),
+        GO_CHATML: FindingKind(
+            Severity.INFO,
+            "The chat template is ChatML, equal in {cases} conversations: written as a Go TEMPLATE, "
+            "which Ollama of every version runs.",
+        ),
+        NATIVE: FindingKind(
+            Severity.INFO,
+            "Ollama runs the chat template in the GGUF itself. A comment was put in front of it, so that no "
+            "TEMPLATE is detected by its likeness to another model's; what it renders is unchanged.",
+        ),
+        GO_ONLY_SERVER: FindingKind(
+            Severity.ERROR,
+            "This server (Ollama {version}) renders Go templates only, and {reason}",
+            "Upgrade Ollama to 0.30 or later.",
+        ),
+        CAPABILITIES_LOST: FindingKind(
+            Severity.WARNING,
+            "On this server (Ollama {version}) the model loses what its chat template has for: "
+            "{capabilities}. Plain conversations are as trained.",
+            "Upgrade Ollama to 0.30 or later.",
+        ),
+        NEIGHBOURS_JOINED: FindingKind(
+            Severity.INFO,
+            "Ollama joins neighbouring messages of one role with a blank line before a Go TEMPLATE sees "
+            "them; the chat template of the checkpoint keeps them apart.",
+        ),
+        NO_TEMPLATE: FindingKind(
+            Severity.WARNING,
+            "The checkpoint has no chat template: the prompt is passed on as it is, for completion only. "
+            "In a chat the roles are lost.",
+            "If the model was trained on conversations, name its format with --template, such as chatml.",
+        ),
+        ENCODER: FindingKind(Severity.INFO, "An encoder has no prompt format: no TEMPLATE is written."),
+        SERVER_UNKNOWN: FindingKind(
+            Severity.UNCHECKED,
+            "No server was asked for its version: this package needs Ollama 0.30 or later to run the chat "
+            "template as trained.",
+        ),
+        CONVERSATIONS_REFUSED: FindingKind(
+            Severity.INFO, "The chat template itself refuses {count} of {total} probe conversations: {names}."
+        ),
+    }
+)
+
+
+def make_finding(id_: str, *, path: Path | None = None, **values: object) -> Finding:
+    """The finding ``id_`` with its patterns filled in from ``values``."""
+    kind = FINDINGS[id_]
+    return Finding(
+        id=id_,
+        severity=kind.severity,
+        message=kind.message.format(**values),
+        path=path,
+        key="chat_template",
+        action=None if kind.action is None else kind.action.format(**values),
+    )

@@ -1,0 +1,311 @@
+"""A checkpoint's own chat template, rendered as Hugging Face transformers renders it.
+
+What is matched: transformers 5.23, ``utils/chat_template_utils.py``, ``render_jinja_template`` and
+``_compile_jinja_template``. A test renders the real templates with both and compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, cast
+
+import jinja2
+import jinja2.exceptions
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.runtime
+import jinja2.sandbox
+import jinja2.utils
+
+from ggufpack.chat_template.findings import (
+    OUTPUT_TOO_LARGE,
+    REFUSED,
+    RENDER_ERROR,
+    SYNTAX_ERROR,
+    make_finding,
+)
+from ggufpack.errors import ChatTemplateError
+
+MAX_RENDERED_CHARACTERS = 4 * 1024 * 1024
+
+# The names that reasoning goes by; templates read the first, gpt-oss the second.
+_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+
+# Jinja hands this name to the traceback, which is how the line of a run-time error is found.
+_UNNAMED = "<chat template>"
+_CONTINUE_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+
+Message = Mapping[str, Any]
+
+
+class ChatTemplateRefusal(ChatTemplateError):  # noqa: N818  a refusal is an answer, not a fault
+    """The template called ``raise_exception``: it has no prompt for this conversation."""
+
+
+class _RaisedByTemplate(jinja2.TemplateError):
+    """What ``raise_exception`` raises inside the sandbox."""
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """``{% generation %} … {% endgeneration %}``: marks the trained part, prints it unchanged.
+
+    The body is a call block, as in transformers, so names set inside it do not leak out.
+    """
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        """The tag as a call of :meth:`_body`."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Dict:
+    """``dict`` without the attributes of the type, which would lead out of the sandbox."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        """``dict.fromkeys``."""
+        return dict.fromkeys(*args, **kwargs)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Jinja's ``namespace`` without names that begin with an underscore."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        # no parameter called self, so that namespace(self=…) works in a template
+        self, *rest = args
+        attributes = dict(*rest, **kwargs)
+        for name in attributes:
+            _refuse_private(name)
+        jinja2.utils.Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_private(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot hold the name {name!r}")
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes < > & for HTML; a prompt must not
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise _RaisedByTemplate(message)
+
+
+def plain_data(value: Any) -> Any:
+    """A copy of ``value`` in JSON's types only; any other object becomes ``"<TypeName>"``.
+
+    The sandbox cannot know which methods of a caller's objects are dangerous, so a template never
+    sees them (transformers: ``_plain_template_data``).
+    """
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base.__str__(value) if base is str else base(value)
+    if isinstance(value, Mapping):
+        return {plain_data(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_data(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(plain_data(item) for item in value)
+    return f"<{type(value).__name__}>"
+
+
+def _with_reasoning_aliases(message: dict[str, Any]) -> dict[str, Any]:
+    """``message`` with its reasoning under the names that templates read."""
+    given = [message[name] for name in _REASONING_FIELDS if message.get(name) is not None]
+    if not given:
+        return message
+    return {"thinking": given[0], **message, "reasoning_content": given[0]}
+
+
+class ChatTemplate:
+    """A compiled chat template.
+
+    Rendering is pure: it changes neither the template nor the messages, and the same arguments
+    give the same text unless the template asks for the date. Safe in threads.
+
+    Args:
+        text: Jinja source.
+        special_tokens: variables that the tokenizer gives to the template: ``bos_token``,
+            ``eos_token`` and so on; ``None`` values are left undefined, as transformers does.
+        origin: the file the text came from, named in errors.
+        now: the clock behind ``strftime_now``.
+
+    Raises:
+        ChatTemplateError: GP420, the text is not valid Jinja; says the file and the line.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        special_tokens: Mapping[str, Any] | None = None,
+        origin: Path | None = None,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self.text = text
+        self.special_tokens: dict[str, Any] = {
+            name: value for name, value in (special_tokens or {}).items() if value is not None
+        }
+        self.origin = origin
+        self._now = now
+        self._filename = _UNNAMED if origin is None else str(origin)
+        try:
+            self._compiled = self._compile()
+        except jinja2.TemplateSyntaxError as error:
+            raise self._error(SYNTAX_ERROR, error.message or "syntax error", error.lineno) from error
+        except RecursionError as error:
+            raise self._error(SYNTAX_ERROR, "nested too deeply", None) from error
+
+    def __repr__(self) -> str:
+        return f"ChatTemplate({self._filename!r}, {len(self.text)} characters)"
+
+    def with_text(self, text: str) -> ChatTemplate:
+        """The same template with another text, for the same tokens, file and clock."""
+        return ChatTemplate(text, special_tokens=self.special_tokens, origin=self.origin, now=self._now)
+
+    def with_clock(self, now: Callable[[], datetime]) -> ChatTemplate:
+        """The same template by another clock."""
+        return ChatTemplate(self.text, special_tokens=self.special_tokens, origin=self.origin, now=now)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool = False,
+        **variables: Any,
+    ) -> str:
+        """The prompt for ``messages``.
+
+        Args:
+            messages: dicts with ``role``, ``content`` and what the template knows besides.
+            add_generation_prompt: whether to open the assistant's next turn.
+            tools: JSON schemas of tools.
+            continue_final_message: leave the last message open (a prefill): the text ends with
+                its content. Not together with ``add_generation_prompt``.
+            variables: further template variables (``enable_thinking``, …); they override
+                special tokens of the same name.
+
+        Raises:
+            ChatTemplateRefusal: GP422, the template raises on this conversation.
+            ChatTemplateError: GP421 any other failure, with the line; GP423 over 4 Mi characters.
+        """
+        chat = [_with_reasoning_aliases(cast(dict[str, Any], plain_data(message))) for message in messages]
+        if not continue_final_message:
+            return self._render(chat, add_generation_prompt, tools, variables)
+
+        if add_generation_prompt or not chat or not isinstance(chat[-1].get("content"), str):
+            raise ValueError("a final message with text and no generation prompt is what can be continued")
+        if "content" not in self.text:
+            raise self._error(RENDER_ERROR, "it does not read the content of messages", None)
+        content = chat[-1]["content"]
+        chat[-1]["content"] = content + _CONTINUE_MARK
+        rendered = self._render(chat, add_generation_prompt, tools, variables)
+        return self._cut_at_mark(rendered, content)
+
+    def _cut_at_mark(self, rendered: str, content: str) -> str:
+        mark = _CONTINUE_MARK.strip()
+        if mark not in rendered or content.strip() not in rendered:
+            raise self._error(RENDER_ERROR, "the final message is not in the prompt", None)
+        end = rendered.rindex(mark)
+        if rendered.startswith(_CONTINUE_MARK, end):
+            return rendered[:end]
+        return rendered[:end].rstrip()  # the template trims contents, so it would trim this one
+
+    def _render(
+        self,
+        chat: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any],
+    ) -> str:
+        given = {
+            "documents": None,
+            **plain_data({**self.special_tokens, **variables}),
+            "messages": chat,
+            "tools": None if tools is None else plain_data(list(tools)),
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            return self._join(self._compiled.generate(given))
+        except ChatTemplateError:
+            raise
+        except _RaisedByTemplate as error:
+            raise self._error(REFUSED, error.message or "", self._line(error.__traceback__)) from error
+        except Exception as error:  # a template is a program: it can raise anything
+            problem = f"{type(error).__name__}: {error}"
+            raise self._error(RENDER_ERROR, problem, self._line(error.__traceback__)) from error
+
+    def _join(self, pieces: Iterator[str]) -> str:
+        rendered: list[str] = []
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            if size > MAX_RENDERED_CHARACTERS:
+                raise self._error(OUTPUT_TOO_LARGE, "", None)
+            rendered.append(piece)
+        return "".join(rendered)
+
+    def _compile(self) -> jinja2.Template:
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals.update(
+            raise_exception=_raise_exception,
+            strftime_now=lambda format: self._now().strftime(format),  # noqa: A006  the name templates use
+            dict=_Dict(),
+            namespace=_Namespace,
+        )
+        code = environment.compile(self.text, filename=self._filename)
+        return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+
+    def _line(self, traceback: TracebackType | None) -> int | None:
+        """The template's line that is innermost in ``traceback``."""
+        line = None
+        while traceback is not None:
+            # Jinja rewrites these frames, so that their lines are the template's
+            if traceback.tb_frame.f_code.co_filename == self._filename:
+                line = traceback.tb_lineno
+            traceback = traceback.tb_next
+        return line
+
+    def _error(self, finding: str, problem: str, line: int | None) -> ChatTemplateError:
+        place = self._filename if line is None else f"{self._filename}, line {line}"
+        described = make_finding(
+            finding, path=self.origin, place=place, problem=problem, limit=MAX_RENDERED_CHARACTERS
+        )
+        kind = ChatTemplateRefusal if finding == REFUSED else ChatTemplateError
+        return kind(
+            described.message, action=described.action, path=self.origin, key="chat_template", finding=finding
+        )
