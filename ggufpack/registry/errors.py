@@ -1,0 +1,117 @@
+"""The one place where errors of the ollama client and of httpx become ggufpack's.
+
+The client wraps a refused connection only when it does not stream, and lets every other httpx error
+through (ollama 0.6.3, _client.py: _request_raw, _request), so both families are mapped here.
+tests/unit/registry/test_errors.py proves that no class of either is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx
+import ollama
+import pydantic
+
+from ggufpack.errors import RegistryError, ServerDiskFullError, ServerResponseError, ServerUnreachableError
+
+CLASSES: Mapping[type[Exception], type[RegistryError]] = {
+    # nobody there
+    httpx.ConnectError: ServerUnreachableError,
+    httpx.ConnectTimeout: ServerUnreachableError,
+    httpx.ProxyError: ServerUnreachableError,
+    httpx.UnsupportedProtocol: ServerUnreachableError,
+    httpx.InvalidURL: ServerUnreachableError,
+    ConnectionError: ServerUnreachableError,  # what the client makes of ConnectError
+    # somebody there, and the exchange broke off
+    httpx.HTTPError: ServerResponseError,
+    httpx.RequestError: ServerResponseError,
+    httpx.TransportError: ServerResponseError,
+    httpx.TimeoutException: ServerResponseError,
+    httpx.ReadTimeout: ServerResponseError,
+    httpx.WriteTimeout: ServerResponseError,
+    httpx.PoolTimeout: ServerResponseError,
+    httpx.NetworkError: ServerResponseError,
+    httpx.ReadError: ServerResponseError,
+    httpx.WriteError: ServerResponseError,
+    httpx.CloseError: ServerResponseError,
+    httpx.ProtocolError: ServerResponseError,
+    httpx.LocalProtocolError: ServerResponseError,
+    httpx.RemoteProtocolError: ServerResponseError,
+    httpx.StreamError: ServerResponseError,
+    httpx.StreamConsumed: ServerResponseError,
+    httpx.StreamClosed: ServerResponseError,
+    httpx.ResponseNotRead: ServerResponseError,
+    httpx.RequestNotRead: ServerResponseError,
+    # an answer, and not the one that was asked for
+    httpx.HTTPStatusError: ServerResponseError,
+    httpx.TooManyRedirects: ServerResponseError,
+    httpx.DecodingError: ServerResponseError,
+    httpx.CookieConflict: ServerResponseError,
+    ollama.ResponseError: ServerResponseError,
+    ollama.RequestError: ServerResponseError,
+    json.JSONDecodeError: ServerResponseError,
+    pydantic.ValidationError: ServerResponseError,
+}
+
+# Go's text of ENOSPC and EDQUOT, as the server passes it on (seen: Ollama 0.33.0 on a full tmpfs)
+_DISK_FULL = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
+
+_START = "Start it with `ollama serve`, or name another server with --host or OLLAMA_HOST."
+_LOOK = "The server's own log says more."
+
+
+def is_disk_full(message: str) -> bool:
+    """Whether the server's error message says that its disk is full."""
+    return any(text in message.lower() for text in _DISK_FULL)
+
+
+def refusal(message: str, *, host: str, doing: str) -> RegistryError:
+    """The error for a message that the server itself gave, in an error status or inside a stream."""
+    if is_disk_full(message):
+        return ServerDiskFullError(
+            f"The disk of the Ollama server at {host} is full ({doing}: {message})",
+            action="Free space there (`ollama rm`), or set the server's OLLAMA_MODELS to a larger disk.",
+        )
+    return ServerResponseError(f"The Ollama server at {host} refused: {doing}: {message}")
+
+
+def translate(error: Exception, *, host: str, doing: str) -> RegistryError:
+    """The error to raise instead of ``error``.
+
+    Args:
+        error: an instance of a class in ``CLASSES`` or of a subclass.
+        host: the server's address, for the sentence.
+        doing: what was tried, as a short phrase ("upload model.gguf").
+
+    Raises:
+        KeyError: ``error`` belongs to neither family.
+    """
+    target = next((CLASSES[kind] for kind in type(error).__mro__ if kind in CLASSES), None)
+    if target is None:
+        raise KeyError(type(error))
+    if isinstance(error, (ollama.ResponseError, ollama.RequestError)):
+        return refusal(str(error.error), host=host, doing=doing)
+    if isinstance(error, httpx.HTTPStatusError):
+        return refusal(f"HTTP status {error.response.status_code}", host=host, doing=doing)
+    reason = str(error) or type(error).__name__
+    if target is ServerUnreachableError:
+        return ServerUnreachableError(
+            f"No Ollama server answers at {host} ({doing}: {reason})", action=_START
+        )
+    return target(f"The exchange with the Ollama server at {host} failed: {doing}: {reason}", action=_LOOK)
+
+
+@contextmanager
+def translated(host: str, doing: str) -> Iterator[None]:
+    """Errors of the client and of httpx inside the block leave it as ggufpack's.
+
+    Raises:
+        RegistryError: one of its subclasses, with the original as its cause.
+    """
+    try:
+        yield
+    except tuple(CLASSES) as error:
+        raise translate(error, host=host, doing=doing) from error
