@@ -1,0 +1,128 @@
+"""Session fixtures: the real parts. What is slow to make is cached outside the checkout (support/cache.py).
+
+A part that cannot be had makes the tests that need it fail with the reason, it does not skip them;
+leave them out on purpose with ``-m "not server"``. The last lines of a run say which parts were real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from ggufpack.errors import GgufpackError
+from tests.support import checkpoints, llama_cpp, oracle
+from tests.support.llama_cpp import BuildError
+from tests.support.ollama_build import OllamaProgram, find_ollama
+from tests.support.ollama_server import RunningOllama, running_ollama
+
+_CANNOT_BE_HAD = (BuildError, GgufpackError)
+_OLLAMA = pytest.StashKey[str]()
+_DESELECTED = pytest.StashKey[Counter[str]]()
+_MARKERS = ("server", "engine", "network")
+
+
+@pytest.fixture(scope="session")
+def ollama_program() -> OllamaProgram:
+    """The Ollama binary: GGUFPACK_TEST_OLLAMA, the one on PATH, or a build."""
+    try:
+        return find_ollama()
+    except _CANNOT_BE_HAD as error:
+        pytest.fail(f"The tests need a real Ollama: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def ollama_server(
+    ollama_program: OllamaProgram, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RunningOllama]:
+    """A running server of this session's own. Register under names of your own, and delete them."""
+    try:
+        with running_ollama(ollama_program, tmp_path_factory.mktemp("ollama")) as server:
+            request.config.stash[_OLLAMA] = f"{server.version}, {ollama_program.origin}"
+            yield server
+    except BuildError as error:
+        pytest.fail(f"The tests need a real Ollama: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_source() -> Path:
+    """The llama.cpp folder of the locked sdist: converter, gguf-py, models/templates, vocabularies."""
+    try:
+        return llama_cpp.llama_cpp_source()
+    except GgufpackError as error:
+        pytest.fail(f"llama.cpp's source cannot be had: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def llama_quantize(llama_cpp_source: Path) -> Path:
+    """llama.cpp's own quantiser, built from ``llama_cpp_source``."""
+    try:
+        return llama_cpp.llama_programs() / "llama-quantize"
+    except BuildError as error:
+        pytest.fail(f"llama-quantize cannot be built: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face folder (270 MB). Shared: copy it before you change it."""
+    try:
+        return checkpoints.smollm2_checkpoint()
+    except GgufpackError as error:
+        pytest.fail(f"SmolLM2 cannot be had: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(llama_cpp_source: Path) -> Callable[[str], Path]:
+    """``tiny_model("qwen2")``: a tiny random checkpoint, see ``support.checkpoints.TINY``. Shared."""
+    return checkpoints.tiny_checkpoint
+
+
+@pytest.fixture(scope="session")
+def oracle_gguf(
+    llama_quantize: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path, str], Path]:
+    """``oracle_gguf(checkpoint, "Q4_K_M")``: the GGUF of llama.cpp's two steps. Shared: read it only."""
+    folder = tmp_path_factory.mktemp("oracle")
+
+    def make(checkpoint: Path, quantization: str) -> Path:
+        key = hashlib.sha256(str(checkpoint).encode()).hexdigest()[:12]
+        target = folder / f"{key}-{quantization.upper()}.gguf"
+        return target if target.exists() else oracle.two_steps(checkpoint, quantization.upper(), target)
+
+    return make
+
+
+# --- which parts were real ----------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the server carries the marker, so that ``-m "not server"`` leaves nothing behind."""
+    for item in items:
+        if {"ollama_server", "ollama_program"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Remember what a run left out."""
+    for item in items:
+        counts = item.config.stash.setdefault(_DESELECTED, Counter())
+        counts.update([name for name in _MARKERS if item.get_closest_marker(name)] or ["other"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One section: the Ollama and the embedded engine of this run, and what was deselected."""
+    terminalreporter.section("real parts")
+    terminalreporter.line(f"Ollama: {config.stash.get(_OLLAMA, 'not started in this run')}")
+    try:
+        engine = f"xllamacpp {version('xllamacpp')} installed"
+    except PackageNotFoundError:
+        engine = "xllamacpp is not installed"
+    terminalreporter.line(f"embedded engine: {engine}")
+    deselected = config.stash.get(_DESELECTED, Counter())
+    parts = ", ".join(f"{count} {name}" for name, count in sorted(deselected.items()))
+    terminalreporter.line(f"deselected: {parts or 'nothing'}")
