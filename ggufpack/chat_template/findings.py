@@ -36,19 +36,19 @@ class FindingKind:
 FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
     {
         SYNTAX_ERROR: FindingKind(
-            Severity.ERROR, "{place}: the chat template is not valid Jinja: {problem}", "Correct that line."
+            Severity.ERROR, "{place}: the chat template is not valid Jinja: {problem}.", "Correct that line."
         ),
         RENDER_ERROR: FindingKind(
             Severity.ERROR,
-            "{place}: the chat template fails while it renders: {problem}",
+            "{place}: the chat template fails while it renders: {problem}.",
             "Correct that line, or choose a named template with --template.",
         ),
         REFUSED: FindingKind(
-            Severity.ERROR, "{place}: the chat template refuses this conversation: {problem}"
+            Severity.ERROR, "{place}: the chat template refuses this conversation: {problem}."
         ),
         OUTPUT_TOO_LARGE: FindingKind(
             Severity.ERROR,
-            "{place}: the chat template renders more than {limit} characters",
+            "{place}: the chat template renders more than {limit} characters.",
             "Look for a loop that repeats itself in the template.",
         ),
         GO_CHATML: FindingKind(
@@ -63,7 +63,7 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
         ),
         GO_ONLY_SERVER: FindingKind(
             Severity.ERROR,
-            "This server (Ollama {version}) renders Go templates only, and {reason}",
+            "This server (Ollama {version}) renders Go templates only, and {reason}.",
             "Upgrade Ollama to 0.30 or later.",
         ),
         CAPABILITIES_LOST: FindingKind(

@@ -60,7 +60,7 @@ def load(name: str) -> NamedTemplate:
     """
     if name not in _TURN_ENDS:
         raise UsageError(
-            f"There is no chat template named {name!r}",
+            f"There is no chat template named {name!r}.",
             action=f"Choose one of: {', '.join(names())}; or give the path of a Jinja file.",
             key="template",
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import jinja2
 import jinja2.exceptions
@@ -57,7 +57,7 @@ class _GenerationTag(jinja2.ext.Extension):
     The body is a call block, as in transformers, so names set inside it do not leak out.
     """
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  Jinja declares it on the instance
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         """The tag as a call of :meth:`_body`."""

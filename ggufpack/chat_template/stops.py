@@ -47,13 +47,14 @@ def derive_stops(
         Only ``eos_texts`` when the template refuses a plain conversation.
     """
     specials = {text for text in (*special_texts, *eos_texts) if text}
-    turn = _plain_turn(template)
+    turn = _plain_turn(template, specials)
     if turn is None:
         return _unique(eos_texts)
 
-    inside = set(_tokens(turn.written + _reasoning_scaffold(template), specials))
+    written = _tokens(turn.written, specials)
+    inside = {*written, *_tokens(_reasoning_scaffold(template, specials), specials)}
     after_last = _tokens(turn.last, specials)
-    if _tokens(turn.written, specials) and len(after_last) > 1:
+    if written and len(after_last) > 1:
         # the answer stands in a block of its own, which the first token closes (Cohere R7B)
         inside.add(after_last[0])
     ends = [
@@ -67,7 +68,7 @@ def derive_stops(
     return _unique([*found, *eos_texts])
 
 
-def _plain_turn(template: ChatTemplate) -> _Turn | None:
+def _plain_turn(template: ChatTemplate, specials: Collection[str]) -> _Turn | None:
     user: Mapping[str, str] = {"role": "user", "content": _USER}
     answer: Mapping[str, str] = {"role": "assistant", "content": _ANSWER}
     next_user: Mapping[str, str] = {"role": "user", "content": _NEXT_USER}
@@ -78,31 +79,38 @@ def _plain_turn(template: ChatTemplate) -> _Turn | None:
     after = between.split(_ANSWER, 1)[1]
     if last is None or _ANSWER not in last:
         return _Turn("", "", after.split(_NEXT_USER)[0])
-    return _Turn(_written(template, last), last.split(_ANSWER, 1)[1], after.split(_NEXT_USER)[0])
+    return _Turn(_written(template, last, specials), last.split(_ANSWER, 1)[1], after.split(_NEXT_USER)[0])
 
 
-def _reasoning_scaffold(template: ChatTemplate) -> str:
+def _reasoning_scaffold(template: ChatTemplate, specials: Collection[str]) -> str:
     """What the model writes before an answer that it reasoned about first."""
     answer = {"role": "assistant", "content": _ANSWER, "reasoning_content": _THOUGHT}
     rendered = _render(template, [{"role": "user", "content": _USER}, answer])
     if rendered is None or _THOUGHT not in rendered:
         return ""
-    return _written(template, rendered)
+    return _written(template, rendered, specials)
 
 
-def _written(template: ChatTemplate, rendered: str) -> str:
+def _written(template: ChatTemplate, rendered: str, specials: Collection[str]) -> str:
     """The part of ``rendered`` between the generation prompt and the answer."""
     user = [{"role": "user", "content": _USER}]
     closed = _render(template, user)
     opened = _render(template, user, add_generation_prompt=True)
-    if opened is None or opened == closed:
-        # no generation prompt of its own: where the prompt ends cannot be told
-        return ""
     before = rendered.split(_ANSWER, 1)[0]
+    if opened is None or (opened == closed and before.startswith(opened)):
+        # no generation prompt: where the prompt ends cannot be told
+        return ""
     size = 0
     while size < min(len(before), len(opened)) and before[size] == opened[size]:
         size += 1
-    return before[size:]
+    # <|START_THINKING|> and <|START_RESPONSE|> differ in the middle, but a token is one piece
+    starts = [
+        start
+        for special in specials
+        for start in range(max(0, size - len(special) + 1), size)
+        if before.startswith(special, start)
+    ]
+    return before[min(starts, default=size) :]
 
 
 def _render(

@@ -20,33 +20,33 @@ _ONLY_TEXT = "Register through the API, which has no such limit, or change the t
 # id: severity, message pattern, action
 FINDINGS: Mapping[str, tuple[Severity, str, str | None]] = MappingProxyType(
     {
-        NOT_A_MODELFILE: (Severity.ERROR, "{place}: {problem}", None),
+        NOT_A_MODELFILE: (Severity.ERROR, "{place}: {problem}.", None),
         QUOTES: (
             Severity.WARNING,
             "{key} cannot be written in a Modelfile: its text has quotes at a place where the format, "
-            "which knows no escape, would end it",
+            "which knows no escape, would end it.",
             _ONLY_TEXT,
         ),
         NOT_PRINTABLE: (
             Severity.WARNING,
-            "{key} cannot be written in a Modelfile: Ollama drops {characters} when it reads the file",
+            "{key} cannot be written in a Modelfile: Ollama drops {characters} when it reads the file.",
             _ONLY_TEXT,
         ),
-        BAD_PARAMETER: (Severity.ERROR, "Parameter {key}: {problem}", "{action}"),
+        BAD_PARAMETER: (Severity.ERROR, "Parameter {key}: {problem}.", "{action}"),
         CONTEXT_CAPPED: (
             Severity.INFO,
             "num_ctx is {num_ctx}, not the {context_length} tokens of the model: a longer context takes its "
-            "memory at load time",
+            "memory at load time.",
             "Set --parameter num_ctx=N for more.",
         ),
         GREEDY: (
             Severity.INFO,
-            "generation_config.json says do_sample false: temperature is 0, its sampling values are unused",
+            "generation_config.json says do_sample false: temperature is 0, its sampling values are unused.",
             None,
         ),
         GENERATION_CONFIG: (
             Severity.WARNING,
-            "generation_config.json: {key} is {value}, which is no value for {parameter}; it is left out",
+            "generation_config.json: {key} is {value}, which is no value for {parameter}; it is left out.",
             "Correct it, or set --parameter {parameter}=VALUE.",
         ),
     }

@@ -54,10 +54,8 @@ def inexpressible(modelfile: Modelfile) -> tuple[Finding, ...]:
 def quoted(value: str) -> str | None:
     """``value`` in the plainest quoting that is read back as ``value``; ``None`` for none."""
     triple = f'"""{value}"""'
-    if "\n" in value:
-        forms = [triple]
-    else:
-        forms = [value, f'"{value}"', triple] if value else ['""']
+    plain = [value, f'"{value}"'] if value else ['""']
+    forms = [triple] if "\n" in value else [*plain, triple]
     return next((form for form in forms if _reads_back(form, value)), None)
 
 

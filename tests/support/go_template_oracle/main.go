@@ -80,6 +80,7 @@ func main() {
 	}
 	in := json.NewDecoder(bufio.NewReader(os.Stdin))
 	out := json.NewEncoder(os.Stdout)
+	os.Stdout = os.Stderr // the parser prints its warnings there
 	for in.More() {
 		var r request
 		if err := in.Decode(&r); err != nil {

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ggufpack.chat_template import named
+from ggufpack.chat_template.findings import FINDINGS
+from ggufpack.chat_template.go_chatml import go_chatml
+from ggufpack.chat_template.guard import is_guarded
+from ggufpack.chat_template.render import ChatTemplate
+from ggufpack.chat_template.strategy import TemplatePlan, choose_template, plan_without_template
+from ggufpack.errors import ChatTemplateError
+from ggufpack.spec import Severity
+
+CHATML = named.load("chatml").text
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+NEW, OLD = (0, 33, 0), (0, 24, 0)
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def plan(text: str, requested: str = "auto", server: tuple[int, int, int] | None = NEW) -> TemplatePlan:
+    return choose_template(ChatTemplate(text, special_tokens=TOKENS), text, requested, server)
+
+
+def ids(made: TemplatePlan) -> list[str]:
+    return [finding.id for finding in made.findings]
+
+
+@pytest.mark.parametrize("server", [None, OLD, NEW])
+def test_chatml_becomes_a_go_template_on_every_server(server: tuple[int, int, int] | None) -> None:
+    made = plan(CHATML, server=server)
+    assert (made.strategy, made.gguf_chat_template) == ("go:chatml", CHATML)
+    assert made.go_template == go_chatml(None)
+    assert ids(made) == ["GP424", "GP428"]
+    assert made.proof is not None
+    assert len(made.proof.equal) > 100
+
+
+def test_the_default_system_prompt_is_carried_over() -> None:
+    made = plan(SMOLLM2)
+    assert made.strategy == "go:chatml"
+    assert made.go_template is not None
+    assert "named SmolLM, trained by Hugging Face<|im_end|>" in made.go_template
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_leading_bos_is_left_to_the_engine(bos: bool) -> None:
+    made = plan(("{{ bos_token }}" if bos else "") + CHATML)
+    assert made.strategy == "go:chatml"
+    assert made.emits_bos is bos
+    assert "<s>" not in (made.go_template or "")
+
+
+@pytest.mark.parametrize(
+    ("what", "old", "new"),
+    [
+        ("trims contents", "message['content']", "message['content'] | trim"),
+        ("other end token", "<|im_end|>", "<|end|>"),
+        ("no line break", "<|im_end|>\\n", "<|im_end|>"),
+        (
+            "drops late systems",
+            "{%- for message in messages %}",
+            "{%- for message in messages if message['role'] != 'system' or message == messages[0] %}",
+        ),
+        (
+            "dated",
+            "{%- for",
+            "{{- '<|im_start|>system\\n' + strftime_now('%Y-%m') + '<|im_end|>\\n' }}{%- for",
+        ),
+        ("strips thinking", "message['content']", "message['content'].split('</think>')[-1]"),
+        ("long chats", "'<|im_start|>' +", "('!' if messages | length > 9 else '') + '<|im_start|>' +"),
+        ("escapes", "message['content']", "message['content'] | escape"),
+    ],
+)
+def test_what_is_almost_chatml_is_not_taken_for_it(what: str, old: str, new: str) -> None:
+    text = CHATML.replace(old, new)
+    assert text != CHATML
+    made = plan(text)
+    assert made.strategy == "native"
+    assert made.proof is not None
+    assert made.proof.different
+
+
+def test_a_template_with_tools_stays_native_because_its_go_text_would_be_ignored() -> None:
+    text = CHATML + "{% if tools %}{{ tools | tojson }}{% endif %}"
+    made = plan(text)
+    assert (made.strategy, made.capabilities, made.go_template) == ("native", ("tools",), None)
+
+
+def test_on_an_old_server_chatml_with_tools_is_packaged_without_them() -> None:
+    text = CHATML + "{% if tools %}{{ tools | tojson }}{% endif %}"
+    made = plan(text, server=OLD)
+    assert (made.strategy, made.capabilities) == ("go:chatml", ())
+    lost = next(finding for finding in made.findings if finding.id == "GP427")
+    assert lost.severity is Severity.WARNING
+    assert "tools" in lost.message
+
+
+def test_native_says_that_a_comment_was_added() -> None:
+    made = plan(named.load("zephyr").text)
+    assert made.strategy == "native"
+    assert is_guarded(made.gguf_chat_template or "")
+    assert ids(made) == ["GP425"]
+    assert ids(plan(named.load("zephyr").text, server=None)) == ["GP425", "GP431"]
+
+
+def test_native_can_be_forced() -> None:
+    assert plan(CHATML, "native").strategy == "native"
+    assert plan(CHATML, "chatml").strategy == "go:chatml"
+
+
+@pytest.mark.parametrize(("text", "requested"), [(named.load("gemma").text, "auto"), (CHATML, "native")])
+def test_an_old_server_cannot_run_other_templates(text: str, requested: str) -> None:
+    with pytest.raises(ChatTemplateError, match=r"0\.24\.0.*renders Go templates only") as caught:
+        plan(text, requested, OLD)
+    assert caught.value.finding == "GP426"
+    assert "0.30" in (caught.value.action or "")
+    assert plan(text, requested, (0, 30, 0)).strategy == "native"
+
+
+def test_refused_conversations_are_named() -> None:
+    made = plan(named.load("mistral").text)
+    assert "system in mid-conversation" in made.refused
+    assert "GP432" in ids(made)
+
+
+def test_a_template_that_refuses_everything_is_not_proven() -> None:
+    made = plan("{{ raise_exception('never') }}")
+    assert made.strategy == "native"
+    assert made.proof is not None
+    assert (made.proof.equal, made.proof.different) == ((), ())
+    assert not made.proof.holds
+
+
+def test_without_a_template() -> None:
+    base = plan_without_template(encoder=False)
+    assert (base.strategy, base.go_template, base.gguf_chat_template) == ("go:prompt", "{{ .Prompt }}", None)
+    assert ids(base) == ["GP429"]
+    encoder = plan_without_template(encoder=True)
+    assert (encoder.strategy, encoder.go_template, ids(encoder)) == ("none", None, ["GP430"])
+
+
+def test_qwen2_5_is_chatml_with_tools(real_chat_templates: list[Path]) -> None:
+    path = next(path for path in real_chat_templates if path.stem == "Qwen-Qwen2.5-7B-Instruct")
+    text = path.read_text(encoding="utf-8")
+    assert plan(text).strategy == "native"
+    old = plan(text, server=OLD)
+    assert "You are Qwen, created by Alibaba Cloud." in (old.go_template or "")
+
+
+def test_finding_ids_are_in_their_range() -> None:
+    assert all("GP420" <= id_ <= "GP449" for id_ in FINDINGS)
