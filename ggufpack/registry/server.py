@@ -185,7 +185,6 @@ class OllamaServer:
                     if on_progress is not None:
                         on_progress(done)
 
-        # with a length the server notices a short body; chunked, a broken-off one looks like an end
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with translated(self.host, doing):
             answer = self._http.post(f"/api/blobs/{_digest(sha256)}", content=chunks(), headers=headers)

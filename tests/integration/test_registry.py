@@ -279,6 +279,18 @@ def test_names_are_judged_as_the_server_does(server: OllamaServer, name: str) ->
         assert not refused
 
 
+def test_publish_refuses_a_name_that_was_taken_meanwhile(
+    server: OllamaServer, gguf: Path, sha256: str
+) -> None:
+    with stage_model(server, gguf, sha256, {**REQUEST, "system": "new"}) as staged:
+        register(server, ["kept:latest"], gguf, sha256, {**REQUEST, "system": "old"})
+        with pytest.raises(ModelExistsError):
+            staged.publish(["kept2:latest", "kept"])
+        assert staged.publish(["kept"], overwrite=True) == ("kept:latest",)
+    assert server.names() == ("kept:latest",)
+    assert server.show("kept").system == "new"
+
+
 def test_an_invalid_name_stops_before_the_upload(server: OllamaServer, gguf: Path, sha256: str) -> None:
     events: list[Event] = []
     with pytest.raises(InvalidModelNameError):
