@@ -1,0 +1,101 @@
+"""Findings of verification: GP601 to GP619."""
+
+from __future__ import annotations
+
+from ggufpack.spec import Finding, PromptCase, Severity, SmokeResult, Verification, VerifyLevel
+
+PROMPT_DIFFERS = "GP601"
+PROMPT_REFUSED = "GP602"
+TOKEN_COUNT_DIFFERS = "GP603"  # noqa: S105 - an id
+TOKENS_NOT_COUNTED = "GP604"
+NO_PROMPT_CHECKED = "GP605"
+DOES_NOT_STOP = "GP606"
+SPECIAL_TOKEN_LEAKED = "GP607"  # noqa: S105 - an id
+EMPTY_ANSWER = "GP608"
+SMOKE_NOT_RUN = "GP609"
+FIDELITY_NOT_MEASURED = "GP610"
+
+
+def findings_of(verification: Verification, asked: VerifyLevel | None = None) -> tuple[Finding, ...]:
+    """What a verification found, and what it did not look at.
+
+    Args:
+        verification: the result.
+        asked: the level that the user asked for, when it may be higher than what was done.
+    """
+    if verification.level == "none":
+        return ()
+    found = [finding for case in verification.prompts if (finding := _of_prompt(verification, case))]
+    if not verification.prompts:
+        found.append(
+            _unchecked(
+                NO_PROMPT_CHECKED,
+                f"{verification.model}: no prompt was compared "
+                "(there is no chat template, or it refuses every conversation)",
+            )
+        )
+    elif not any(case.expected_tokens is not None for case in verification.prompts):
+        found.append(
+            _unchecked(TOKENS_NOT_COUNTED, f"{verification.model}: prompt lengths were not compared")
+        )
+    if verification.smoke is not None:
+        found += _of_smoke(verification, verification.smoke)
+    else:
+        found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
+    if asked == "fidelity" and verification.level != "fidelity":
+        found.append(_unchecked(FIDELITY_NOT_MEASURED, f"{verification.model}: logits were not compared"))
+    return tuple(found)
+
+
+def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
+    what = f"{verification.model}, conversation '{case.name}'"
+    if case.actual is None:
+        return _error(PROMPT_REFUSED, f"{what}: {verification.engine} refused it; {case.detail}")
+    if case.equal:
+        if case.expected_tokens is not None and case.actual_tokens is None:
+            return _unchecked(TOKENS_NOT_COUNTED, f"{what}: {case.detail}")
+        return None
+    if case.actual_tokens is not None:
+        return _error(
+            TOKEN_COUNT_DIFFERS,
+            f"{what}: {case.detail}",
+            "Check add_bos_token and the pre-tokenizer in the GGUF: one token more or less is mostly BOS.",
+        )
+    return _error(
+        PROMPT_DIFFERS,
+        f"{what}: the prompt is not the trained one {case.detail}",
+        "Build again with --template native, or file the template as a bug.",
+    )
+
+
+def _of_smoke(verification: Verification, smoke: SmokeResult) -> list[Finding]:
+    found = []
+    if smoke.done_reason != "stop":
+        found.append(
+            _error(
+                DOES_NOT_STOP,
+                f"{verification.model} did not end its answer ({smoke.generated_tokens} tokens)",
+                "Check the end token and the stop parameters. A model with random weights never stops.",
+            )
+        )
+    if smoke.leaked:
+        found.append(
+            _error(
+                SPECIAL_TOKEN_LEAKED,
+                f"{verification.model} shows special tokens in its answer: {', '.join(smoke.leaked)}",
+                "Add them to the stop parameters, or check the token types in tokenizer.json.",
+            )
+        )
+    if not smoke.text.strip():
+        found.append(
+            _error(EMPTY_ANSWER, f"{verification.model} gave an empty answer", "Check the chat template.")
+        )
+    return found
+
+
+def _error(identifier: str, message: str, action: str | None = None) -> Finding:
+    return Finding(identifier, Severity.ERROR, message, action=action)
+
+
+def _unchecked(identifier: str, message: str) -> Finding:
+    return Finding(identifier, Severity.UNCHECKED, message)
