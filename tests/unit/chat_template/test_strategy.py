@@ -8,6 +8,7 @@ from ggufpack.chat_template import named
 from ggufpack.chat_template.findings import FINDINGS
 from ggufpack.chat_template.go_chatml import go_chatml
 from ggufpack.chat_template.guard import is_guarded
+from ggufpack.chat_template.proof import _CLOCKS
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.strategy import TemplatePlan, choose_template, plan_without_template
 from ggufpack.errors import ChatTemplateError
@@ -86,6 +87,15 @@ def test_what_is_almost_chatml_is_not_taken_for_it(what: str, old: str, new: str
     assert made.strategy == "native"
     assert made.proof is not None
     assert made.proof.different
+
+
+def test_a_date_in_the_default_system_prompt_is_noticed_even_on_that_day() -> None:
+    text = SMOLLM2.replace("named SmolLM", "of ' + strftime_now('%Y-%m-%d') + '")
+    today = ChatTemplate(text, special_tokens=TOKENS, now=lambda: _CLOCKS[0])
+    made = choose_template(today, text, "auto", NEW)
+    assert made.strategy == "native"
+    assert made.proof is not None
+    assert "user only" in [difference.name for difference in made.proof.different]
 
 
 def test_a_template_with_tools_stays_native_because_its_go_text_would_be_ignored() -> None:
