@@ -60,6 +60,13 @@ CLASSES: Mapping[type[Exception], type[RegistryError]] = {
 _DISK_FULL = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
 
 _START = "Start it with `ollama serve`, or name another server with --host or OLLAMA_HOST."
+# Ollama 0.30 and later check a GGUF by writing it again; the reason is in the server's log only (seen:
+# 0.33.0 with room for one copy says "llama-quantize failed: exit status 1")
+_VALIDATOR = "llama-quantize"
+_SECOND_COPY = (
+    "The server writes a second copy of the model to check it: look whether its disk has room for two, "
+    "then into its log."
+)
 _LOOK = "The server's own log says more."
 
 
@@ -75,7 +82,8 @@ def refusal(message: str, *, host: str, doing: str) -> RegistryError:
             f"The disk of the Ollama server at {host} is full ({doing}: {message})",
             action="Free space there (`ollama rm`), or set the server's OLLAMA_MODELS to a larger disk.",
         )
-    return ServerResponseError(f"The Ollama server at {host} refused: {doing}: {message}")
+    action = _SECOND_COPY if _VALIDATOR in message else None
+    return ServerResponseError(f"The Ollama server at {host} refused: {doing}: {message}", action=action)
 
 
 def translate(error: Exception, *, host: str, doing: str) -> RegistryError:

@@ -59,6 +59,12 @@ def test_an_unreachable_server_comes_with_the_way_to_start_one() -> None:
     assert "ollama serve" in (made.action or "")
 
 
+def test_a_failed_check_points_to_the_disk() -> None:
+    message = "failed to validate GGUF with llama-quantize: llama-quantize failed: exit status 1"
+    assert "room for two" in (translate(ollama.ResponseError(message), host="h", doing="x").action or "")
+    assert translate(ollama.ResponseError("bad template"), host="h", doing="x").action is None
+
+
 def test_other_errors_pass_through() -> None:
     with pytest.raises(KeyError):
         translate(ZeroDivisionError(), host="h", doing="x")

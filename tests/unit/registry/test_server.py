@@ -23,7 +23,7 @@ from tests.unit.registry.loopback import Fake, fake_ollama, reply, stream
 
 SHA256 = "0" * 64
 # what Ollama 0.33.0 answered when its store was on a full tmpfs (integration/test_registry.py makes it again)
-DISK_FULL = "write /models/blobs/sha256-3160236461: no space left on device"
+DISK_FULL = "write /models/blobs/sha256-3243684259: no space left on device"
 
 
 @pytest.fixture
@@ -155,6 +155,24 @@ def test_a_file_that_shrinks_while_it_is_sent(fake: Fake, tmp_path: Path) -> Non
 
     with pytest.raises(ServerResponseError, match=r"m\.gguf became shorter"):
         OllamaServer(fake.host).upload_blob(gguf, SHA256, shrink)
+
+
+def test_a_file_that_grows_while_it_is_sent(fake: Fake, tmp_path: Path) -> None:
+    """No more than was announced is sent, so that the server's answer about the digest arrives."""
+    gguf = tmp_path / "m.gguf"
+    gguf.write_bytes(b"x" * (3 << 19))
+
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        reply(400, {"error": "digest mismatch"})(handler)
+
+    def grow(_done: int) -> None:
+        with gguf.open("ab") as file:
+            file.write(b"y" * (1 << 20))
+
+    fake.answers["POST /api/blobs/"] = refuse
+    with pytest.raises(ServerResponseError, match="digest mismatch"):
+        OllamaServer(fake.host).upload_blob(gguf, SHA256, grow)
 
 
 def test_a_server_that_does_not_show_prompts(fake: Fake) -> None:

@@ -78,3 +78,6 @@ def test_another_template_or_system_is_found() -> None:
     without = {**REQUEST, "template": ""}
     (finding,) = _compare(shown, without, DIGEST, native=True)
     assert finding.id == TEMPLATE_NOT_STORED
+    # a detected TEMPLATE that the server does not use does no harm
+    unused = parse_shown({**ANSWER, "template": "{{ messages[0].content }}"})
+    assert _compare(unused, without, DIGEST, native=True) == []
