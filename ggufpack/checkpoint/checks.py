@@ -35,7 +35,7 @@ def cross_checks(
         *_check_dtypes(config, tensors),
         *_check_embedding(config, tensors, tokenizer),
         *_check_head(config, tensors),
-        *_check_vocabulary(config, tensors, tokenizer),
+        *_check_vocabulary(config, generation, tensors, tokenizer),
         *_check_eos(config, generation, tokenizer),
     )
 
@@ -122,7 +122,9 @@ def _check_head(config: ModelConfig, tensors: TensorTable) -> list[Finding]:
     return []
 
 
-def _check_vocabulary(config: ModelConfig, tensors: TensorTable, tokenizer: Tokenizer) -> list[Finding]:
+def _check_vocabulary(
+    config: ModelConfig, generation: Generation, tensors: TensorTable, tokenizer: Tokenizer
+) -> list[Finding]:
     size = config.vocab_size
     if size is None:
         embedding = find_embedding(tensors.values())
@@ -135,6 +137,20 @@ def _check_vocabulary(config: ModelConfig, tensors: TensorTable, tokenizer: Toke
         return []
     added = {token.id: token.text for token in tokenizer.added_tokens}
     listed = some(f"{number} {tokenizer.texts.get(number, added.get(number, ''))!r}" for number in outside)
+    # With tokenizer.model the converter skips ids that are out of range (conversion/base.py,
+    # _create_vocab_sentencepiece); otherwise it stops. Gemma 3 1B has its image token there.
+    needed = {tokenizer.id(text) for text in (tokenizer.bos, tokenizer.eos, tokenizer.pad) if text}
+    needed |= set(generation.eos_token_ids)
+    if "tokenizer.model" in tokenizer.files and added.keys() >= set(outside) and needed.isdisjoint(outside):
+        return [
+            make_finding(
+                "GP309",
+                f"The model has {size:,} tokens; added tokens outside are left out: {listed}.",
+                path=tokenizer.files["tokenizer.model"],
+                key="added_tokens",
+                action="Make sure that no prompt uses them.",
+            )
+        ]
     return [
         make_finding(
             "GP301",

@@ -59,6 +59,7 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP306": FindingKind(_WARNING, "a special token is not in the vocabulary"),
     "GP307": FindingKind(_UNCHECKED, "the vocabulary could not be read without loading the tokenizer"),
     "GP308": FindingKind(_ERROR, "an end-of-sequence id is not in the vocabulary"),
+    "GP309": FindingKind(_WARNING, "added tokens outside the vocabulary, which the converter leaves out"),
     # --- source of the chat template
     "GP401": FindingKind(_WARNING, "transformers and llama.cpp's converter pick different chat templates"),
     "GP402": FindingKind(_WARNING, "conversations with tools use a chat template of their own"),

@@ -31,6 +31,8 @@ _MIXED_KEYS = ("layers_block_type", "hybrid_override_pattern", "num_kv_shared_la
 # kinds of layer_types that have the same tensors; transformers 5 writes them for most models
 _SAME_TENSORS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 _LAYER_COUNT_KEYS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")  # the converter's order
+# ModernBERT normalises its embedding instead
+_NOT_IN_FIRST_LAYER = {"attn_norm.weight"}
 _PER_LAYER_KEYS = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 _EXTRA_LAYER_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 
@@ -128,12 +130,14 @@ def _check_equal(
         # nothing of its own, so it is not a layer of another kind
         if common - layers[number] and layers[number] <= common
     }
+    if lacking.get(0) == _NOT_IN_FIRST_LAYER:
+        del lacking[0]
     if not lacking:
         return []
     names = [f"{prefix}.{number}.{rest}" for number in sorted(lacking) for rest in sorted(lacking[number])]
     message = f"{folder}: {len(lacking)} of {len(numbers)} layers lack tensors: {some(names)}."
     others_equal = all(layers[number] == common for number in numbers if number not in lacking)
-    # a first layer without what later ones get from the layer before is a design (Zaya, value residuals)
+    # a first layer without what later ones get from the layer before is a design (Zaya, Inkling)
     by_design = variable or 0 in lacking
     if len(lacking) == 1 and others_equal and not by_design:
         raise TensorFileError(

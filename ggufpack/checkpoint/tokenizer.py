@@ -329,7 +329,7 @@ def _post_processor_adds(processor: object) -> tuple[bool | None, bool | None]:
         elif kind == "TemplateProcessing":
             single = step.get("single")
             if isinstance(single, list) and single:
-                bos, eos = _is_special(single[0]), len(single) > 1 and _is_special(single[-1])
+                bos, eos = _is_special(single[0]), _is_special(single[-1])
     return bos, eos
 
 

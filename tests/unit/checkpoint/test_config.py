@@ -229,6 +229,7 @@ def test_generation_parameters(tmp_path: Path) -> None:
         ("temperature", -0.1),
         ("temperature", True),
         ("temperature", float("nan")),
+        ("temperature", float("inf")),
         ("top_p", 1.5),
         ("top_k", 2.5),
         ("top_k", -1),

@@ -57,6 +57,12 @@ def test_a_first_layer_that_lacks_something_may_be_a_design() -> None:
     assert ids(tensors) == ["GP209"]
 
 
+def test_modernbert_has_no_norm_in_its_first_layer() -> None:
+    tensors = names(4, "layers", ("attn.Wqkv", "attn_norm", "mlp.Wi"))
+    tensors.remove("layers.0.attn_norm.weight")
+    assert ids(tensors) == []
+
+
 def test_the_number_of_layers_may_be_the_length_of_a_list() -> None:
     assert ids(names(4), num_hidden_layers=None, layers_block_type=["attention"] * 4) == []
     with pytest.raises(TensorFileError, match=r"model\.layers\.4"):

@@ -21,7 +21,15 @@ from ggufpack.errors import (
 )
 from ggufpack.spec import Severity
 
-from .builders import TOKENIZER, make_checkpoint, model_tensors, shard, write_json, write_safetensors
+from .builders import (
+    TOKENIZER,
+    VOCABULARY,
+    make_checkpoint,
+    model_tensors,
+    shard,
+    write_json,
+    write_safetensors,
+)
 
 
 def ids(checkpoint: Checkpoint) -> list[str]:
@@ -114,6 +122,28 @@ def test_tokens_outside_the_vocabulary_are_named(tmp_path: Path) -> None:
     assert (finding.id, finding.severity) == ("GP301", Severity.ERROR)
     assert "8 '<new>'" in finding.message
     assert "resize_token_embeddings" in (finding.action or "")
+
+
+def test_a_plain_token_outside_the_vocabulary(tmp_path: Path) -> None:
+    model = {"type": "BPE", "vocab": {**VOCABULARY, "d": 8}, "merges": []}
+    assert opened(tmp_path, tokenizer={"model": model}) == ["GP301"]
+
+
+@pytest.mark.parametrize(
+    ("eos", "expected"), [(["</s>", 2], ["GP309"]), (["<new>", 8], ["GP301"])], ids=["unused", "needed"]
+)
+def test_the_sentencepiece_path_leaves_added_tokens_out(
+    tmp_path: Path, eos: list[Any], expected: list[str]
+) -> None:
+    added = [*TOKENIZER["added_tokens"], {"id": 8, "content": "<new>", "special": True}]
+    make_checkpoint(
+        tmp_path,
+        tokenizer={"added_tokens": added},
+        tokenizer_config={"eos_token": eos[0]},
+        generation={"eos_token_id": eos[1]},
+    )
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    assert ids(open_checkpoint(tmp_path)) == expected
 
 
 def test_without_a_vocab_size_the_embedding_counts(tmp_path: Path) -> None:

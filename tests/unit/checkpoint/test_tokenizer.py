@@ -177,6 +177,12 @@ TEMPLATES = {
     "byte level": processors.ByteLevel(),
     "roberta": processors.RobertaProcessing(("</s>", 2), ("<s>", 1)),
     "bert": processors.BertProcessing(("</s>", 2), ("<s>", 1)),
+    "byte level last": processors.Sequence(
+        [
+            processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]),
+            processors.ByteLevel(),
+        ]
+    ),
     "sequence": processors.Sequence(
         [
             processors.ByteLevel(),
@@ -258,6 +264,13 @@ def test_a_sentencepiece_model(tmp_path: Path) -> None:
 def test_a_tokenizer_model_that_is_not_sentencepiece(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.model").write_bytes(content)
     assert read_vocabulary(tmp_path, None) is None
+
+
+def test_unknown_fields_of_a_sentencepiece_model_are_skipped(tmp_path: Path) -> None:
+    # field 5 as varint, 6 as 64 bits, 7 as 32 bits, between two pieces "a" and "b" with a type
+    content = b"\x0a\x05\x0a\x01a\x18\x04" + b"\x28\x96\x01" + b"\x31" + bytes(8) + b"\x3d" + bytes(4)
+    (tmp_path / "tokenizer.model").write_bytes(content + b"\x0a\x05\x18\x04\x0a\x01b")
+    assert read_vocabulary(tmp_path, None) == {"a": 0, "b": 1}
 
 
 def test_a_wordpiece_list(tmp_path: Path) -> None:
