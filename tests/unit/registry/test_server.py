@@ -192,6 +192,9 @@ def test_native_on_a_server_that_cannot(fake: Fake, tmp_path: Path) -> None:
         pass
     assert caught.value.finding == NATIVE_UNSUPPORTED
     assert [key for key, _ in fake.requests] == ["GET /api/version"], "nothing may be uploaded"
+    # a TEMPLATE does not need the newer server: the fake refuses only the upload
+    with pytest.raises(ServerResponseError, match=r"upload m\.gguf"), stage_model(server, gguf, SHA256, {}):
+        pass
 
 
 def test_a_missing_model(fake: Fake) -> None:

@@ -81,3 +81,11 @@ def test_another_template_or_system_is_found() -> None:
     # a detected TEMPLATE that the server does not use does no harm
     unused = parse_shown({**ANSWER, "template": "{{ messages[0].content }}"})
     assert _compare(unused, without, DIGEST, native=True) == []
+
+
+def test_a_model_without_any_template() -> None:
+    """An embedding model: the server makes up a TEMPLATE line for a layer that is not there."""
+    modelfile = f"FROM /models/blobs/sha256-{DIGEST}\nTEMPLATE {{{{ .Prompt }}}}\n"
+    shown = parse_shown({"template": "{{ .Prompt }}", "modelfile": modelfile})
+    assert not shown.has_template_layer
+    assert _compare(shown, {}, DIGEST, native=False) == []
