@@ -335,6 +335,19 @@ class OllamaServer:
             raw=answer,
         )
 
+    def embed(self, name: str, text: str) -> list[float]:
+        """The embedding of one text, of unit length; its size is the model's.
+
+        Raises:
+            ServerResponseError: the model makes no embeddings.
+        """
+        doing = f"embed with {name}"
+        answer = self._post("/api/embed", {"model": name, "input": text}, doing)
+        match answer.get("embeddings"):
+            case [list(vector)]:
+                return [float(value) for value in vector]
+        raise refusal("the answer has no embedding", host=self.host, doing=doing)
+
     # --- HTTP -------------------------------------------------------------------
 
     def _post(self, path: str, payload: Json, doing: str) -> Json:

@@ -134,6 +134,20 @@ def test_the_registered_model_answers(server: OllamaServer, gguf: Path, sha256: 
     assert server.names() == ()
 
 
+def test_an_embedding_model(
+    server: OllamaServer, tiny_model: Callable[[str], Path], oracle_gguf: Callable[[Path, str], Path]
+) -> None:
+    bert = oracle_gguf(tiny_model("bert"), "Q8_0")
+    with stage_model(server, bert, sha256_of(bert), {}) as staged:
+        assert staged.findings == ()
+        vector = server.embed(staged.name, "hello")
+        assert len(vector) == 256
+        assert sum(value * value for value in vector) == pytest.approx(1, abs=1e-3)
+        with pytest.raises(ServerResponseError):
+            server.chat(staged.name, HELLO, {"num_predict": 1})
+        server.unload(staged.name)
+
+
 def test_a_taken_name_is_refused_before_the_upload(server: OllamaServer, gguf: Path, sha256: str) -> None:
     register(server, ["kept:q8_0"], gguf, sha256, REQUEST)
     events: list[Event] = []

@@ -38,7 +38,10 @@ _CHATML = (
 
 @dataclass(frozen=True)
 class _Tiny:
-    """How to make one: transformers' config class, a tokenizer maker, and what differs from ``_SIZES``."""
+    """How to make one: transformers' config class, a tokenizer maker, and what differs from ``_SIZES``.
+
+    ``None`` leaves a key out.
+    """
 
     config: str
     tokenizer: Callable[[Path], int]
@@ -54,7 +57,7 @@ def tiny_checkpoint(arch: str) -> Path:
     """
     recipe = TINY[arch]
     versions = [version(name) for name in ("transformers", "torch", "sentencepiece")]
-    key = key_of(*versions, SDIST.sha256, RECIPE)
+    key = key_of(*versions, SDIST.sha256, RECIPE, recipe.config, json.dumps(recipe.changes, sort_keys=True))
     return cached_folder(f"model-tiny-{arch}-{key}", lambda folder: _make(arch, recipe, folder))
 
 
@@ -88,9 +91,8 @@ def _make(arch: str, recipe: _Tiny, folder: Path) -> None:
 
     say(f"making the tiny {arch} checkpoint")
     vocabulary = recipe.tokenizer(folder)
-    config = getattr(transformers, recipe.config)(
-        **{**_SIZES, "vocab_size": vocabulary, **_token_ids(folder), **recipe.changes}
-    )
+    sizes = {key: value for key, value in {**_SIZES, **recipe.changes}.items() if value is not None}
+    config = getattr(transformers, recipe.config)(**sizes, vocab_size=vocabulary, **_token_ids(folder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model = getattr(transformers, recipe.auto).from_config(config).to(torch.bfloat16)
@@ -208,5 +210,5 @@ TINY: Mapping[str, _Tiny] = {
     "starcoder2": _Tiny("Starcoder2Config", _STARCODER),
     "olmo2": _Tiny("Olmo2Config", _STARCODER),
     "granite": _Tiny("GraniteConfig", _STARCODER),
-    "bert": _Tiny("BertConfig", _wordpiece, auto="AutoModel"),
+    "bert": _Tiny("BertConfig", _wordpiece, {"num_key_value_heads": None}, auto="AutoModel"),
 }
