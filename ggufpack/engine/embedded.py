@@ -14,6 +14,7 @@ import json
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
@@ -24,6 +25,8 @@ from ggufpack.engine.protocol import Generation, Message
 from ggufpack.errors import VerificationError
 
 _TIMEOUT = 120.0  # seconds for a render, which computes nothing
+_WARM_UP = {"prompt": "a", "n_predict": 1, "cache_prompt": False}
+_LOOP_BEGINS = 0.5  # seconds; 0.01 was enough
 _MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
 
@@ -71,8 +74,7 @@ class EmbeddedEngine:
         self._folder = _private_folder()
         try:
             self._server = xllamacpp.Server(self._parameters(xllamacpp))
-            # Freeing a Server that never ran its loop hangs (seen with 2026.10): let it run once.
-            self._server.handle_completions({"prompt": "a", "n_predict": 1, "cache_prompt": False})
+            self._warm_up()
         except (RuntimeError, ValueError) as error:
             self.close()
             raise VerificationError(
@@ -139,6 +141,8 @@ class EmbeddedEngine:
             answer = self._server.handle_chat_completions(request)
         except (RuntimeError, ValueError) as error:
             raise VerificationError(f"The embedded engine failed to answer ({error})") from error
+        if isinstance(answer, dict) and "error" in answer:
+            raise VerificationError(f"The embedded engine failed to answer ({_message_of(answer)})")
         try:
             choice, usage = answer["choices"][0], answer["usage"]
             return Generation(
@@ -149,6 +153,18 @@ class EmbeddedEngine:
             )
         except (KeyError, IndexError, TypeError) as error:
             raise VerificationError(f"The embedded engine answered with something else: {answer}") from error
+
+    def _warm_up(self) -> None:
+        """Let the server run once. Freeing one whose loop has not begun hangs (seen with 2026.10).
+
+        A model that cannot generate is no error here: it may be asked for prompts only.
+        """
+        answered = False
+        try:
+            answered = "error" not in self._server.handle_completions(_WARM_UP)
+        finally:
+            if not answered:
+                time.sleep(_LOOP_BEGINS)  # this request did not come to the loop, so it tells nothing
 
     def _parameters(self, xllamacpp: Any) -> Any:
         parameters = xllamacpp.CommonParams()

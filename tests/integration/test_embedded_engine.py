@@ -90,7 +90,7 @@ def test_another_template_can_be_given_and_may_refuse(gguf: Path) -> None:
         assert running.render(HELLO) == "### user: Say hello.\n### assistant:"
         with pytest.raises(VerificationError, match="not this word"):
             running.render([{"role": "user", "content": "no"}])
-        with pytest.raises(VerificationError, match="context"):
+        with pytest.raises(VerificationError, match=r"failed to answer \(.*context"):
             running.generate([{"role": "user", "content": "word " * 800}], max_tokens=1)
         assert running.render(HELLO), "an error does not break it"
 
@@ -138,6 +138,15 @@ def test_a_file_that_is_no_gguf_is_an_error(content: bytes, tmp_path: Path) -> N
     with pytest.raises(VerificationError, match="cannot load") as caught, EmbeddedEngine(path):
         pass
     assert caught.value.path == path
+
+
+@pytest.mark.timeout(60, method="thread")
+def test_a_model_that_cannot_answer_is_freed(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a request that fails at once: freeing the server in this moment hangs without the pause
+    monkeypatch.setattr(embedded, "_WARM_UP", {"n_predict": 1})
+    for _ in range(3):
+        with EmbeddedEngine(gguf, n_ctx=512):
+            pass
 
 
 def test_a_missing_file_and_a_missing_package_say_so(
