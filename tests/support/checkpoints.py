@@ -160,7 +160,10 @@ def _sentencepiece(folder: Path) -> int:
 
 
 def _wordpiece(folder: Path) -> int:
-    """BERT's vocabulary, out of llama.cpp's ``models/ggml-vocab-bert-bge.gguf``."""
+    """BERT's vocabulary, out of llama.cpp's ``models/ggml-vocab-bert-bge.gguf``, and a mean pooling.
+
+    Without the pooling (sentence-transformers' files) llama-server stops at the first embedding.
+    """
     import transformers
     from gguf import GGUFReader
 
@@ -169,9 +172,12 @@ def _wordpiece(folder: Path) -> int:
     stored = [str(token) for token in reader.get_field("tokenizer.ggml.tokens").contents()]
     tokens = [_bert_token(token) for token in stored]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(
-        folder
-    )
+    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True)
+    tokenizer.save_pretrained(folder)
+    modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
     return len(tokens)
 
 
