@@ -86,6 +86,8 @@ def test_the_conversations_have_unique_names_and_cover_what_breaks_templates() -
     assert any(text != text.strip() for text in texts)
     assert "" in texts
     assert all(part in everything for part in ("<|im_end|>", '"', "&", "{{", "你", "👩‍👩‍👧", "\r\n", "\\"))
+    pairs = [pair for c in CONVERSATIONS for pair in zip(c.messages, c.messages[1:], strict=False)]
+    assert all(first["role"] != second["role"] for first, second in pairs), "Ollama joins neighbours"
     assert {m["role"] for c in CONVERSATIONS for m in c.messages} == {"system", "user", "assistant"}
 
 
