@@ -32,7 +32,10 @@ KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from ggufpack.spec import BuildResult
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -185,6 +188,10 @@ class ServerResponseError(RegistryError):
 
 
 class VerificationError(GgufpackError):
-    """The package was made, but it does not behave as trained."""
+    """The package was made, but it does not behave as trained.
+
+    ``result`` is the ``BuildResult`` when a build raised it.
+    """
 
     exit_code = 7
+    result: BuildResult | None = None

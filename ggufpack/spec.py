@@ -132,13 +132,15 @@ class BuildSpec:
         checkpoint: the folder that the user named.
         name: Ollama model name without a tag; ``None`` takes the folder's name.
         quantizations: canonical file types (``"Q4_K_M"``), the first is ``NAME:latest``.
-        output: folder that gets the package folder; ``None`` is ``ggufpack-out`` beside the caller.
+        output: folder that gets the package folder; ``None`` is ``ggufpack-out``.
         template: ``"auto"``, ``"native"``, the name of a template in ``templates/chat``, or a
             path to a Jinja file.
         system: SYSTEM text for the Modelfile.
         parameters: Modelfile parameters that replace derived ones.
         host: Ollama server; ``None`` follows ``OLLAMA_HOST`` as the client does.
-        allow: finding ids (``"GP205"``) that would stop the build and are accepted.
+        register: whether to register the model.
+        require_server: fail when no server answers, even if none was named.
+        allow: finding ids (``"GP209"``) that would stop the build and are accepted.
         threads: quantisation threads; ``None`` is the number of usable CPUs.
     """
 
@@ -151,6 +153,7 @@ class BuildSpec:
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     host: str | None = None
     register: bool = True
+    require_server: bool = False
     verify: VerifyLevel = "smoke"
     overwrite: bool = False
     trust_remote_code: bool = False
@@ -222,10 +225,76 @@ class Verification:
     smoke: SmokeResult | None = None
 
     @property
+    def checked(self) -> bool:
+        """Whether anything was checked at all."""
+        return bool(self.prompts) or self.smoke is not None
+
+    @property
     def passed(self) -> bool:
         """Whether everything that was checked is as trained. Nothing checked is not passed."""
-        checked = bool(self.prompts) or self.smoke is not None
-        return checked and all(case.equal for case in self.prompts) and (self.smoke is None or self.smoke.ok)
+        return (
+            self.checked
+            and all(case.equal for case in self.prompts)
+            and (self.smoke is None or self.smoke.ok)
+        )
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A GGUF that a build would write. ``tensor_types`` counts tensors by their type."""
+
+    quantization: str
+    name: str
+    size: int
+    tensor_types: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do; nothing was written.
+
+    Attributes:
+        folder: the package folder.
+        names: names in Ollama.
+        host: the server that answers there, with its version; ``None`` when none does.
+        template_strategy: how the chat template gets into Ollama.
+        modelfile: its text, FROM the first file.
+        disk_needed, disk_free: bytes in the output folder.
+        memory_needed: bytes of the conversion worker, estimated.
+        findings: those of severity error would stop the build.
+    """
+
+    folder: Path
+    checkpoint: Path
+    architecture: str
+    parameters: int
+    files: tuple[PlannedFile, ...]
+    names: tuple[str, ...]
+    host: str | None
+    template_strategy: str
+    modelfile: str
+    disk_needed: int
+    disk_free: int
+    memory_needed: int
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``ggufpack plan --json`` prints."""
+        return {
+            "folder": str(self.folder),
+            "checkpoint": str(self.checkpoint),
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "files": [asdict(file) for file in self.files],
+            "names": list(self.names),
+            "host": self.host,
+            "template": self.template_strategy,
+            "modelfile": self.modelfile,
+            "disk_needed": self.disk_needed,
+            "disk_free": self.disk_free,
+            "memory_needed": self.memory_needed,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
 
 
 BuildStatus = Literal["verified", "unverified", "failed"]

@@ -22,6 +22,8 @@ NO_TEMPLATE = "GP429"
 ENCODER = "GP430"
 SERVER_UNKNOWN = "GP431"
 CONVERSATIONS_REFUSED = "GP432"
+TEMPLATE_REPLACED = "GP433"
+TURN_END_UNKNOWN = "GP434"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,18 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
         ),
         CONVERSATIONS_REFUSED: FindingKind(
             Severity.INFO, "The chat template itself refuses {count} of {total} probe conversations: {names}."
+        ),
+        TEMPLATE_REPLACED: FindingKind(
+            Severity.WARNING,
+            "The checkpoint's own chat template is replaced by {requested}: prompts are as that one "
+            "gives them.",
+            "Leave --template out to keep the trained one.",
+        ),
+        TURN_END_UNKNOWN: FindingKind(
+            Severity.WARNING,
+            "The chat template {name} ends a turn with {token}, which is not a token of this tokenizer: the "
+            "model was hardly trained with it.",
+            "Choose the template that it was trained with.",
         ),
     }
 )

@@ -15,6 +15,12 @@ Renderer = Callable[[Sequence[Mapping[str, str]]], str]
 # Two days that differ in every part of a date: a template that prints the date gives two texts.
 _CLOCKS = (datetime(2021, 3, 9, 7, 5, 1), datetime(2034, 12, 28, 16, 48, 39))
 
+_TWO_TURNS = (
+    {"role": "user", "content": "Kuser1K"},
+    {"role": "assistant", "content": "Kanswer1K"},
+    {"role": "user", "content": "Kuser2K"},
+)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -39,11 +45,16 @@ class Proof:
         return not self.different and {"user only", "two turns", "prefill"} <= set(self.equal)
 
 
-def prompt_of(template: ChatTemplate, conversation: Conversation) -> str:
+def prompt_of(template: ChatTemplate, conversation: Conversation, bos: str) -> str:
     """The prompt that the checkpoint was trained with, without the BOS in front.
 
     BOS is the tokenizer's to add in an engine (``tokenizer.ggml.add_bos_token``); in a TEMPLATE it
     would stand there twice.
+
+    Args:
+        template: the checkpoint's.
+        conversation: to render.
+        bos: what ``leading_bos`` gives.
 
     Raises:
         ChatTemplateError: the template refuses the conversation, or fails.
@@ -53,23 +64,46 @@ def prompt_of(template: ChatTemplate, conversation: Conversation) -> str:
         add_generation_prompt=not conversation.is_prefill,
         continue_final_message=conversation.is_prefill,
     )
-    return text.removeprefix(bos_of(template))
+    return text.removeprefix(bos)
 
 
-def bos_of(template: ChatTemplate) -> str:
-    """The text of ``bos_token``, or nothing."""
-    return str(template.special_tokens.get("bos_token", ""))
+def leading_bos(template: ChatTemplate) -> str:
+    """The BOS text that the template puts once, in front of everything; empty when it does not."""
+    bos = _bos_in_front(template)
+    return bos if _two_turns(template).count(bos) == 1 else ""
+
+
+def repeats_bos(template: ChatTemplate) -> bool:
+    """Whether what the tokenizer calls BOS stands in front and comes again with the turns.
+
+    It is a part of the turns then and stays in the text: SmolLM2's ``<|im_start|>``, Llama 2's
+    ``<s>``.
+    """
+    return bool(_bos_in_front(template)) and not leading_bos(template)
+
+
+def _bos_in_front(template: ChatTemplate) -> str:
+    bos = str(template.special_tokens.get("bos_token", ""))
+    return bos if bos and _two_turns(template).startswith(bos) else ""
+
+
+def _two_turns(template: ChatTemplate) -> str:
+    try:
+        return template.render(_TWO_TURNS, add_generation_prompt=True)
+    except ChatTemplateError:
+        return ""
 
 
 def prove(template: ChatTemplate, other: Renderer, conversations: Sequence[Conversation]) -> Proof:
     """Compare ``template`` with ``other`` on each conversation, on two days."""
     clocks = [template.with_clock(lambda day=day: day) for day in _CLOCKS]  # type: ignore[misc]
+    bos = leading_bos(template)
     equal: list[str] = []
     different: list[Difference] = []
     refused: list[str] = []
     for conversation in conversations:
         try:
-            prompts = [prompt_of(clock, conversation) for clock in clocks]
+            prompts = [prompt_of(clock, conversation, bos) for clock in clocks]
         except ChatTemplateError:
             refused.append(conversation.name)
             continue

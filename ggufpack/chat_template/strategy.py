@@ -18,7 +18,7 @@ from ggufpack.chat_template.findings import make_finding
 from ggufpack.chat_template.go_chatml import go_chatml, render_go_chatml
 from ggufpack.chat_template.guard import add_guard
 from ggufpack.chat_template.probes import Conversation, probe_conversations
-from ggufpack.chat_template.proof import Proof, bos_of, prompt_of, prove
+from ggufpack.chat_template.proof import Proof, leading_bos, prompt_of, prove, repeats_bos
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.errors import ChatTemplateError
 from ggufpack.spec import Finding
@@ -42,8 +42,8 @@ class TemplatePlan:
         go_template: TEMPLATE of the Modelfile; ``None`` for none.
         gguf_chat_template: text for ``tokenizer.chat_template``; ``None`` for no such key.
         capabilities: what Ollama will offer beyond completion: ``"tools"``, ``"thinking"``.
-        emits_bos: whether the template puts BOS in front. An engine adds BOS itself, so
-            ``tokenizer.ggml.add_bos_token`` must say the same; ``None`` without a template.
+        emits_bos: whether an engine must put BOS in front (``tokenizer.ggml.add_bos_token``): the
+            chat template does, once; ``None`` leaves the tokenizer's own setting.
         findings: what the user should know.
         refused: names of probe conversations that the template refuses.
         proof: the comparison behind ``go:chatml``, kept for the report when it fails as well.
@@ -121,7 +121,7 @@ def _chatml_plan(
         strategy="go:chatml",
         go_template=go_chatml(default_system),
         gguf_chat_template=jinja_text,
-        emits_bos=_emits_bos(template),
+        emits_bos=bool(leading_bos(template)),
         findings=tuple(findings),
         refused=proof.refused,
         proof=proof,
@@ -146,7 +146,8 @@ def _native_plan(
         go_template=None,
         gguf_chat_template=add_guard(jinja_text),
         capabilities=chat_template_capabilities(jinja_text),
-        emits_bos=_emits_bos(template),
+        # llama.cpp takes the template's BOS away when it adds its own: either setting is right
+        emits_bos=None if repeats_bos(template) else bool(leading_bos(template)),
         findings=tuple(findings),
         refused=proof.refused,
         proof=proof,
@@ -158,22 +159,13 @@ def _default_system(template: ChatTemplate) -> str | None:
     sentinel = "Kuser1K"
     conversation = Conversation("default system", ({"role": "user", "content": sentinel},))
     try:
-        prompt = prompt_of(template, conversation)
+        prompt = prompt_of(template, conversation, leading_bos(template))
     except ChatTemplateError:
         return None
     opening, closing = "<|im_start|>system\n", f"<|im_end|>\n<|im_start|>user\n{sentinel}"
     if not prompt.startswith(opening) or closing not in prompt:
         return None
     return prompt[len(opening) : prompt.index(closing)]
-
-
-def _emits_bos(template: ChatTemplate) -> bool | None:
-    bos = bos_of(template)
-    user = [{"role": "user", "content": "Kuser1K"}]
-    try:
-        return bool(bos) and template.render(user, add_generation_prompt=True).startswith(bos)
-    except ChatTemplateError:
-        return None
 
 
 def _refused_finding(template: ChatTemplate, proof: Proof, total: int) -> list[Finding]:

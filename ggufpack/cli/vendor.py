@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ggufpack.cli.common import ReportingGroup, json_option
+
 if TYPE_CHECKING:
     from ggufpack.spec import Event
     from ggufpack.vendoring import VendorStatus
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
-
-@click.group()
+@click.group(cls=ReportingGroup)
 def vendor() -> None:
     """The vendored llama.cpp converter: fetch it, check it."""
 
@@ -29,7 +29,7 @@ def vendor() -> None:
     help="Take the sdist from FILE instead of the package index.",
 )
 @click.option("--force", is_flag=True, help="Replace a converter in which files were changed.")
-@_json_option
+@json_option
 def sync(source: Path | None, force: bool, as_json: bool) -> None:
     """Fetch the locked converter, verify it and put it in its place."""
     from ggufpack import vendoring
@@ -38,7 +38,7 @@ def sync(source: Path | None, force: bool, as_json: bool) -> None:
 
 
 @vendor.command()
-@_json_option
+@json_option
 def status(as_json: bool) -> None:
     """Say whether the converter is the locked one. Exit code 4 when it is not."""
     from ggufpack import vendoring
@@ -53,7 +53,7 @@ def status(as_json: bool) -> None:
 @vendor.command()
 @click.argument("version")
 @click.option("--build", default="", metavar="bNNNN", help="llama.cpp's build number, for people.")
-@_json_option
+@json_option
 def update(version: str, build: str, as_json: bool) -> None:
     """Write the lock for another VERSION of the package (maintainers, in a checkout)."""
     from ggufpack import vendoring

@@ -41,7 +41,7 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
             path=checkpoint / "config.json",
             key="vocab_size",
         )
-    if isinstance(error, FileNotFoundError) or text.startswith(("File not found", "Missing ")):
+    if _names_missing_file(error, text, checkpoint):
         return TokenizerConversionError(
             f"The converter needs a tokenizer file that is not there: {text}.",
             action="Copy the base model's tokenizer files (tokenizer.model, tokenizer.json) into the folder.",
@@ -63,6 +63,12 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
         action="Its log is above this line (with --json: in error.log).",
         path=checkpoint,
     )
+
+
+def _names_missing_file(error: BaseException, text: str, checkpoint: Path) -> bool:
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return Path(error.filename).is_relative_to(checkpoint)
+    return text.startswith(("File not found", "Missing "))
 
 
 def _not_implemented(text: str, checkpoint: Path) -> GgufpackError:

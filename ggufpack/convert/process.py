@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,7 @@ from ggufpack.convert.protocol import Job
 from ggufpack.errors import GgufpackError, WorkerError
 from ggufpack.spec import GgufFile
 
+OnProgress = Callable[[int, int, str], None]
 KILL_SECONDS = 5.0
 LOG_LINES = 40
 _OFFLINE = {
@@ -82,52 +83,27 @@ class Worker:
             _end(process)
         self._stack.close()
 
-    def convert(
-        self,
-        checkpoint: Path,
-        outputs: Mapping[str, Path],
-        *,
-        intermediate: str,
-        overrides: Mapping[str, str],
-        trust_remote_code: bool = False,
-        allowed: Sequence[str] = (),
-        threads: int | None = None,
-        on_progress: Callable[[int, int, str], None] = _ignore_progress,
-    ) -> Converted:
-        """Convert one checkpoint to several files in one read.
+    def convert(self, job: Job, on_progress: OnProgress = _ignore_progress) -> Converted:
+        """Convert one checkpoint to its files, in one read.
 
         Args:
-            checkpoint: its folder.
-            outputs: file type to final path; each is written under a temporary name beside it.
-            intermediate: the source's precision (``protocol.Job``).
-            overrides: string key-value pairs that replace the converter's.
-            trust_remote_code: whether the checkpoint's own Python code may run.
-            allowed: finding ids of value problems that are accepted.
-            threads: encoder threads; ``None`` is the number of usable CPUs.
+            job: ``outputs`` are final paths; each is written under a temporary name beside it.
             on_progress: called with (weights done, of all, tensor name).
 
         Raises:
             ConversionError: or one of its subclasses, as the worker found it.
             WorkerError: the worker died; the end of its log is the error's ``log``.
         """
-        temporary = {name: _temporary(path) for name, path in outputs.items()}
-        job = Job(
-            checkpoint=checkpoint.resolve(),
-            outputs=tuple(temporary.items()),
-            intermediate=intermediate,
-            overrides=overrides,
-            trust_remote_code=trust_remote_code,
-            allowed=tuple(sorted(allowed)),
-            threads=threads or _usable_cpus(),
-        )
+        # the worker has another current folder
+        final = {name: path.absolute() for name, path in job.outputs}
+        temporary = {name: _temporary(path) for name, path in final.items()}
         try:
-            done = self._run(job, on_progress)
-            files = []
-            for file in done["files"]:
-                final = outputs[file["quantization"]]
-                Path(file["path"]).replace(final)
-                files.append(GgufFile(**{**file, "path": final}))
-            _sync_folder(final.parent)
+            done = self._run(replace(job, outputs=tuple(temporary.items())), on_progress)
+            files = [GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"]]
+            if not job.plan_only:
+                for file in files:
+                    temporary[file.quantization].replace(file.path)
+                    _sync_folder(file.path.parent)
             return Converted(tuple(files), done["peak_rss"])
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
@@ -136,7 +112,7 @@ class Worker:
             for path in temporary.values():
                 path.unlink(missing_ok=True)
 
-    def _run(self, job: Job, on_progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+    def _run(self, job: Job, on_progress: OnProgress) -> dict[str, Any]:
         process, events = self._started()
         assert process.stdin is not None  # noqa: S101 - it was asked for
         try:
@@ -227,7 +203,8 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS

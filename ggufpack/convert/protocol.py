@@ -21,19 +21,21 @@ class Job:
         checkpoint: the folder.
         outputs: (file type, temporary path) of each file to write.
         intermediate: ``"f32"``, ``"f16"`` or ``"bf16"``: the converter's own output precision.
-        overrides: string key-value pairs that replace the converter's in the GGUF.
+        overrides: key-value pairs (text or boolean) that replace the converter's in the GGUF.
         trust_remote_code: whether the checkpoint's own Python code may run.
         allowed: finding ids of value problems that are accepted.
         threads: encoder threads.
+        plan_only: lay the files out, write nothing.
     """
 
     checkpoint: Path
     outputs: tuple[tuple[str, Path], ...]
     intermediate: str
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str | bool] = field(default_factory=dict)
     trust_remote_code: bool = False
     allowed: tuple[str, ...] = ()
     threads: int = 1
+    plan_only: bool = False
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""

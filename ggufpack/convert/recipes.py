@@ -17,7 +17,8 @@ import gguf
 import torch
 from torch.overrides import TorchFunctionMode
 
-CHUNK_WEIGHTS = 1 << 20
+from ggufpack.convert.size import CHUNK_WEIGHTS
+
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _MOVES = frozenset(

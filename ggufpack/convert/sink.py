@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ggufpack.convert.layout import FileLayout, plan_file, traits_of
-from ggufpack.convert.recipes import CHUNK_WEIGHTS
+from ggufpack.convert.size import CHUNK_WEIGHTS
 from ggufpack.convert.sources import FLOAT_OF_TYPE, TensorSource, Witness
 from ggufpack.convert.values import check_encoded, check_source
 from ggufpack.errors import ConversionError, DiskSpaceError
@@ -47,7 +47,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Written:
-    """One written file. ``tensor_types`` counts tensors by type name."""
+    """One written (or planned) file. ``tensor_types`` counts tensors by type name."""
 
     quantization: str
     path: Path
@@ -81,7 +81,8 @@ class TensorSink:
         kernels: the encoders.
         threads: encoder threads.
         allowed: finding ids of value problems that are accepted (``values``).
-        overrides: key-value pairs that replace the converter's (string values).
+        overrides: key-value pairs that replace the converter's.
+        plan_only: lay the files out, write nothing.
         progress: called with (source bytes done, of all, tensor) from the feeding thread.
     """
 
@@ -92,7 +93,8 @@ class TensorSink:
         kernels: Kernels,
         threads: int,
         allowed: Collection[str],
-        overrides: Mapping[str, str],
+        overrides: Mapping[str, str | bool],
+        plan_only: bool,
         progress: OnProgress,
     ) -> None:
         self._outputs = outputs
@@ -100,6 +102,7 @@ class TensorSink:
         self._threads = threads
         self._allowed = allowed
         self._overrides = overrides
+        self._plan_only = plan_only
         self._progress = progress
         self._buffers = threading.local()
         self.written: list[Written] = []
@@ -122,6 +125,12 @@ class TensorSink:
             plan_file(output.quantization, sources, pairs, traits, writer._pack_val)
             for output in self._outputs
         ]
+        if self._plan_only:
+            self.written = [
+                Written(layout.file_type, output.path, layout.size, "", _count_types(layout))
+                for layout, output in zip(layouts, self._outputs, strict=True)
+            ]
+            return
         self._check_space(layouts)
         files = [
             _OpenFile(layout, output.path) for layout, output in zip(layouts, self._outputs, strict=True)
@@ -139,8 +148,9 @@ class TensorSink:
         names = pairs.get("tokenizer.chat_templates")
         if names is not None:
             names.value = sorted(names.value)
-        for key, text in self._overrides.items():
-            pairs[key] = gguf.gguf_writer.GGUFValue(text, gguf.GGUFValueType.STRING)
+        for key, value in self._overrides.items():
+            kind = gguf.GGUFValueType.BOOL if isinstance(value, bool) else gguf.GGUFValueType.STRING
+            pairs[key] = gguf.gguf_writer.GGUFValue(value, kind)
         return pairs
 
     def _check_space(self, layouts: Sequence[FileLayout]) -> None:
@@ -213,10 +223,13 @@ class TensorSink:
         os.fsync(file.descriptor)
         with file.path.open("rb") as stream:
             digest = _file_digest(stream)
-        types = Counter(placement.tensor_type.name for placement in file.layout.placements.values())
-        return Written(
-            file.layout.file_type, file.path, file.layout.size, digest, dict(sorted(types.items()))
-        )
+        layout = file.layout
+        return Written(layout.file_type, file.path, layout.size, digest, _count_types(layout))
+
+
+def _count_types(layout: FileLayout) -> dict[str, int]:
+    types = Counter(placement.tensor_type.name for placement in layout.placements.values())
+    return dict(sorted(types.items()))
 
 
 def _collected(future: Future[None]) -> bool:

@@ -94,6 +94,7 @@ class Converter:
             threads=job.threads,
             allowed=job.allowed,
             overrides=job.overrides,
+            plan_only=job.plan_only,
             progress=reporter.progress,
         )
         intermediate = {

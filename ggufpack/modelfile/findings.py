@@ -14,6 +14,7 @@ BAD_PARAMETER = "GP504"
 CONTEXT_CAPPED = "GP505"
 GREEDY = "GP506"
 GENERATION_CONFIG = "GP507"
+LICENSE_LEFT_OUT = "GP508"
 
 _ONLY_TEXT = "Register through the API, which has no such limit, or change the text."
 
@@ -48,6 +49,11 @@ FINDINGS: Mapping[str, tuple[Severity, str, str | None]] = MappingProxyType(
             Severity.WARNING,
             "generation_config.json: {key} is {value}, which is no value for {parameter}; it is left out.",
             "Correct it, or set --parameter {parameter}=VALUE.",
+        ),
+        LICENSE_LEFT_OUT: (
+            Severity.INFO,
+            "The Modelfile's text cannot hold the license and leaves it out; the registered model has it.",
+            None,
         ),
     }
 )

@@ -14,6 +14,9 @@ SPECIAL_TOKEN_LEAKED = "GP607"  # noqa: S105 - an id
 EMPTY_ANSWER = "GP608"
 SMOKE_NOT_RUN = "GP609"
 FIDELITY_NOT_MEASURED = "GP610"
+TEMPLATE_NOT_RUN = "GP611"
+NOT_REGISTERED = "GP612"
+ENCODER_NOT_RUN = "GP613"
 
 
 def findings_of(verification: Verification, asked: VerifyLevel | None = None) -> tuple[Finding, ...]:
@@ -45,6 +48,31 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
     if asked == "fidelity" and verification.level != "fidelity":
         found.append(_unchecked(FIDELITY_NOT_MEASURED, f"{verification.model}: logits were not compared"))
     return tuple(found)
+
+
+def template_not_run(model: str, engine: str) -> Finding:
+    """The embedded engine runs the GGUF's Jinja; a Go TEMPLATE needs an Ollama server."""
+    return _unchecked(
+        TEMPLATE_NOT_RUN,
+        f"{model}: {engine} ran the Jinja in the GGUF. The Go TEMPLATE in the Modelfile was proven equal"
+        " to it by rendering, not on an Ollama server",
+    )
+
+
+def not_registered(host: str, engine: str) -> Finding:
+    """No server answers, none was named: the package is made and verified, not registered."""
+    return Finding(
+        NOT_REGISTERED,
+        Severity.WARNING,
+        f"No Ollama server answers at {host}: nothing is registered; {engine} verifies the package instead.",
+        action="Start one with `ollama serve`, then run `ollama create NAME -f Modelfile` in the package"
+        " folder.",
+    )
+
+
+def encoder_not_run(model: str) -> Finding:
+    """Embeddings are checked on an Ollama server only."""
+    return _unchecked(ENCODER_NOT_RUN, f"{model}: no embedding was computed (that needs an Ollama server)")
 
 
 def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:

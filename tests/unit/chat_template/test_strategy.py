@@ -51,6 +51,15 @@ def test_the_default_system_prompt_is_carried_over() -> None:
     assert "named SmolLM, trained by Hugging Face<|im_end|>" in made.go_template
 
 
+def test_a_bos_that_opens_every_turn_stays_in_the_text() -> None:
+    """SmolLM2's tokenizer calls <|im_start|> its BOS; an engine must not add another one."""
+    tokens = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    made = choose_template(ChatTemplate(SMOLLM2, special_tokens=tokens), SMOLLM2, "auto", NEW)
+    assert (made.strategy, made.emits_bos) == ("go:chatml", False)
+    native = choose_template(ChatTemplate(SMOLLM2, special_tokens=tokens), SMOLLM2, "native", NEW)
+    assert native.emits_bos is None
+
+
 @pytest.mark.parametrize("bos", [True, False])
 def test_a_leading_bos_is_left_to_the_engine(bos: bool) -> None:
     made = plan(("{{ bos_token }}" if bos else "") + CHATML)

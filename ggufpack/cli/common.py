@@ -1,0 +1,74 @@
+"""What all commands share: how errors end a command, and options that several have."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackError, WorkerError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress, only findings and the result.")
+
+
+class ReportingCommand(click.Command):
+    """A command whose errors become a sentence (or a JSON object) and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of ours, Ctrl-C and bugs each end it in their own way."""
+        as_json = bool(ctx.params.get("as_json"))
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except GgufpackError as error:
+            report_error(error, as_json=as_json)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _print_failure("Interrupted.", INTERRUPTED_EXIT_CODE, as_json=as_json)
+            ctx.exit(INTERRUPTED_EXIT_CODE)
+        except (click.exceptions.Exit, click.ClickException, SystemExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug ends the command with its traceback
+            traceback.print_exc()
+            _print_failure(f"Unexpected {type(error).__name__}: {error}", 1, as_json=as_json)
+            ctx.exit(1)
+
+
+class ReportingGroup(click.Group):
+    """A group of reporting commands."""
+
+    command_class = ReportingCommand
+
+
+def report_error(error: GgufpackError, *, as_json: bool) -> None:
+    """One sentence and what to do, on stderr; with ``--json`` one object on stdout."""
+    # only these two send the reader to the log; the others name the cause themselves
+    if error.log and type(error) in (ConversionError, WorkerError):
+        click.echo(error.log, err=True)
+    if as_json:
+        click.echo(json.dumps({"error": error.to_json()}))
+        return
+    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(error.problem, err=True)
+    if error.action:
+        click.echo(f"  {error.action}", err=True)
+
+
+def _print_failure(sentence: str, exit_code: int, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": {"problem": sentence, "exit_code": exit_code}}))
+    click.echo(sentence, err=True)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds the stack like Ctrl-C, so that temporary files and models go."""
+    sys.exit(128 + signal.SIGTERM)

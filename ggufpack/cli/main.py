@@ -1,0 +1,27 @@
+"""``ggufpack``: the group of all commands."""
+
+from __future__ import annotations
+
+import click
+
+from ggufpack import __version__
+from ggufpack.cli.build import build
+from ggufpack.cli.common import ReportingGroup
+from ggufpack.cli.demo import demo
+from ggufpack.cli.plan import plan
+from ggufpack.cli.vendor import vendor
+
+
+@click.group(
+    cls=ReportingGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 checkpoint, 4 conversion, 5 chat template or"
+    " Modelfile, 6 server, 7 verification failed, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="ggufpack")
+def main() -> None:
+    """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
+
+
+for command in (build, plan, demo, vendor):
+    main.add_command(command)

@@ -1,0 +1,107 @@
+"""The options that ``build`` and ``plan`` share, and the spec that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ggufpack.spec import BuildSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.argument("checkpoint", type=click.Path(path_type=Path)),
+    click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
+    click.option(
+        "-q",
+        "--quantization",
+        default="Q4_K_M",
+        show_default=True,
+        metavar="TYPE[,TYPE…]",
+        help="F16, Q8_0, Q4_K_M … (llama.cpp's names). Several are made in one read.",
+    ),
+    click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Gets the package folder NAME/.  [default: ggufpack-out]",
+    ),
+    click.option(
+        "--template",
+        default="auto",
+        show_default=True,
+        metavar="auto|native|NAME|FILE",
+        help="The chat template: the checkpoint's own (auto; native leaves it to Ollama ≥ 0.30), a named one"
+        " for checkpoints that have none, or a Jinja file.",
+    ),
+    click.option("--system", metavar="TEXT", help="SYSTEM text of the Modelfile."),
+    click.option(
+        "--parameter",
+        "parameters",
+        multiple=True,
+        metavar="K=V",
+        help="Modelfile parameter that replaces the derived one; repeat it for several stops.",
+    ),
+    click.option("--host", metavar="URL", help="Ollama server.  [default: OLLAMA_HOST]"),
+    click.option(
+        "--register/--no-register",
+        "register",
+        default=None,
+        help="Register the model.  [default: when a server answers]",
+    ),
+    click.option(
+        "--verify",
+        type=click.Choice(["none", "prompts", "smoke", "fidelity"]),
+        default="smoke",
+        show_default=True,
+        help="How much to prove: prompts, and one answer (smoke).",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a package and models of the same name."),
+    click.option("--allow", multiple=True, metavar="ID", help="Accept a finding that would stop the build."),
+    click.option("--threads", type=click.IntRange(1), metavar="N", help="Quantisation threads."),
+    click.option(
+        "--trust-remote-code", is_flag=True, help="Run Python code that the checkpoint brings along."
+    ),
+)
+
+
+def build_options(command: F) -> F:
+    """Add the options, in this order."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def make_spec(**values: Any) -> BuildSpec:
+    """The spec of these options.
+
+    Raises:
+        UsageError: a type or parameter that cannot be meant.
+    """
+    from ggufpack.quantize.types import parse_file_types
+    from ggufpack.spec import BuildSpec
+
+    register = values.pop("register")
+    return BuildSpec(
+        quantizations=parse_file_types(values.pop("quantization")),
+        parameters=_parameters(values.pop("parameters")),
+        allow=frozenset(word.upper() for word in values.pop("allow")),
+        register=register is not False,
+        require_server=register is True,
+        **values,
+    )
+
+
+def _parameters(words: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    from ggufpack.errors import UsageError
+
+    found: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--parameter {word}: there is no KEY=VALUE.", key=word)
+        found[key] = (*found.get(key, ()), value)
+    return found

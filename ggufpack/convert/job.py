@@ -1,0 +1,79 @@
+"""From what the earlier stages found to a conversion job. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ggufpack.chat_template.prompt import Prompt
+from ggufpack.checkpoint import Checkpoint
+from ggufpack.convert.process import usable_cpus
+from ggufpack.convert.protocol import Job
+from ggufpack.convert.size import CHUNK_WEIGHTS
+
+# measured: torch and transformers imported, SmolLM2's tokenizer written (peak RSS 0.90 GB)
+WORKER_BASE_BYTES = 900_000_000
+_FLOAT_DTYPES = frozenset({"F32", "F16", "BF16", "F64"})
+
+
+def conversion_job(
+    checkpoint: Checkpoint,
+    prompt: Prompt,
+    outputs: Mapping[str, Path],
+    *,
+    trust_remote_code: bool,
+    allowed: Collection[str],
+    threads: int | None,
+    plan_only: bool = False,
+) -> Job:
+    """The job that writes ``outputs`` (file type to path)."""
+    return Job(
+        checkpoint=checkpoint.folder.resolve(),
+        outputs=tuple(outputs.items()),
+        intermediate=intermediate_precision(checkpoint.tensors.dtypes),
+        overrides=_overrides(checkpoint, prompt),
+        trust_remote_code=trust_remote_code,
+        allowed=tuple(sorted(allowed)),
+        threads=threads or usable_cpus(),
+        plan_only=plan_only,
+    )
+
+
+def intermediate_precision(dtypes: Mapping[str, int]) -> str:
+    """The converter's output precision that loses nothing: the stored one, or float32.
+
+    Args:
+        dtypes: safetensors dtype to number of tensors.
+    """
+    floats = set(dtypes) & _FLOAT_DTYPES
+    others = {dtype for dtype in dtypes if dtype.startswith(("F8", "F4", "U8", "I8"))}
+    if floats == {"BF16"} and not others:
+        return "bf16"
+    return "f16" if floats == {"F16"} and not others else "f32"
+
+
+def memory_needed(threads: int | None) -> int:
+    """Bytes of the worker's peak resident set, estimated.
+
+    Imports and tokenizer, and for each thread: three waiting chunks that may be copied, a float32
+    and an encoded buffer. Tensors that are computed and not only moved come on top, one at a time.
+    """
+    per_thread = CHUNK_WEIGHTS * (3 * 4 + 4 + 4)
+    return WORKER_BASE_BYTES + (threads or usable_cpus()) * per_thread
+
+
+def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool]:
+    """Keys of the GGUF that must say what training did, not what the tokenizer files say.
+
+    In training the chat template alone puts BOS and EOS (``apply_chat_template`` encodes without
+    special tokens); an engine goes by ``add_bos_token`` and ``add_eos_token``.
+    """
+    plan = prompt.plan
+    overrides: dict[str, str | bool] = {}
+    if plan.gguf_chat_template is not None:
+        overrides["tokenizer.chat_template"] = plan.gguf_chat_template
+    if plan.emits_bos is not None and checkpoint.tokenizer.bos is not None:
+        overrides["tokenizer.ggml.add_bos_token"] = plan.emits_bos
+    if plan.gguf_chat_template is not None and checkpoint.tokenizer.add_eos:
+        overrides["tokenizer.ggml.add_eos_token"] = False
+    return overrides

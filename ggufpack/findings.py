@@ -1,0 +1,37 @@
+"""Which findings stop a build, and as which error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from ggufpack.errors import (
+    ChatTemplateError,
+    CheckpointError,
+    GgufpackError,
+    TensorFileError,
+    TokenizerConversionError,
+)
+from ggufpack.spec import Finding, Severity
+
+# by the hundred of the id (DESIGN, findings): the stage that would fail on it
+_ERRORS: dict[str, type[GgufpackError]] = {
+    "GP1": CheckpointError,
+    "GP2": TensorFileError,
+    "GP3": TokenizerConversionError,
+    "GP4": ChatTemplateError,
+}
+
+
+def refuse_errors(findings: Iterable[Finding], allowed: Collection[str]) -> None:
+    """Raise the first finding of severity error that the user did not allow.
+
+    Raises:
+        GgufpackError: the subclass of the finding's stage.
+    """
+    for finding in findings:
+        if finding.severity is Severity.ERROR and finding.id not in allowed:
+            error = _ERRORS.get(finding.id[:3], GgufpackError)
+            action = f"{finding.action or ''} Or pass --allow {finding.id} to go on all the same.".strip()
+            raise error(
+                finding.message, action=action, path=finding.path, key=finding.key, finding=finding.id
+            )

@@ -1,0 +1,95 @@
+"""The package folder ``DIR/NAME/``: filled beside its final place, then put there in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufpack.errors import UsageError
+
+RECORD_NAME = "ggufpack.json"
+
+
+@dataclass(frozen=True)
+class PackageFolder:
+    """A folder in the making.
+
+    Attributes:
+        final: where it will be.
+        working: where files are written until ``publish``.
+    """
+
+    final: Path
+    working: Path
+
+    def publish(self) -> None:
+        """Put it in its place; an older package there is replaced as a whole."""
+        for path in self.working.iterdir():
+            _sync(path)
+        _sync(self.working)
+        old = self.final.with_name(f".{self.final.name}.old-{os.getpid()}")
+        replaces = self.final.exists()
+        if replaces:
+            self.final.rename(old)
+        self.working.rename(self.final)
+        _sync(self.final.parent)
+        if replaces:
+            shutil.rmtree(old)
+
+
+def check_free(final: Path, *, overwrite: bool) -> None:
+    """Refuse a place that holds something else.
+
+    Raises:
+        UsageError: there is a package already and ``overwrite`` is off, or it is no package.
+    """
+    if not final.exists():
+        return
+    if not final.is_dir() or (any(final.iterdir()) and not (final / RECORD_NAME).is_file()):
+        raise UsageError(
+            f"{final} exists and is not a package of ggufpack.",
+            action="Choose another --output or --name.",
+            path=final,
+        )
+    if not overwrite and any(final.iterdir()):
+        raise UsageError(
+            f"{final} holds a package already.",
+            action="Pass --overwrite to replace it, or choose another --output or --name.",
+            path=final,
+        )
+
+
+@contextlib.contextmanager
+def package_folder(final: Path) -> Iterator[PackageFolder]:
+    """A folder to fill; whatever was not published is removed at the end, on errors as well.
+
+    Raises:
+        UsageError: the folder above cannot be made.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{final.name}.tmp-", dir=final.parent))
+    except OSError as error:
+        raise UsageError(
+            f"{final.parent} cannot be written: {error.strerror or error}.",
+            action="Choose another --output.",
+            path=final.parent,
+        ) from error
+    working.chmod(0o755)
+    try:
+        yield PackageFolder(final, working)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,405 @@
+"""build(): the stages in order. Each stage's work is in its own package."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ggufpack import vendoring
+from ggufpack.chat_template.prompt import Prompt, prepare_prompt
+from ggufpack.checkpoint import Checkpoint, open_checkpoint
+from ggufpack.convert.job import conversion_job, memory_needed
+from ggufpack.convert.process import Converted, Worker
+from ggufpack.engine.choose import find_server
+from ggufpack.errors import UsageError, VerificationError
+from ggufpack.modelfile.assemble import assemble, for_text
+from ggufpack.modelfile.model import Modelfile
+from ggufpack.modelfile.render import render
+from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
+from ggufpack.progress import StageLog
+from ggufpack.quantize.types import parse_file_types
+from ggufpack.registry import OllamaServer, StagedModel, refuse_existing, stage_model
+from ggufpack.registry.names import latest, suggested, tagged, validate
+from ggufpack.report.record import make_record, write_record
+from ggufpack.spec import (
+    DEFAULT_QUANTIZATION,
+    VERIFY_LEVELS,
+    BuildPlan,
+    BuildResult,
+    BuildSpec,
+    BuildStatus,
+    EventHandler,
+    GgufFile,
+    Package,
+    PlannedFile,
+    Stage,
+    Verification,
+    VerifyLevel,
+    ignore_event,
+)
+from ggufpack.verification.findings import not_registered
+from ggufpack.verification.package import verify_embedded, verify_on_server
+
+DEFAULT_OUTPUT = Path("ggufpack-out")
+
+
+def build(
+    checkpoint: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    quantization: str | Sequence[str] = DEFAULT_QUANTIZATION,
+    output: str | os.PathLike[str] | None = None,
+    template: str = "auto",
+    system: str | None = None,
+    parameters: Mapping[str, str | float | Sequence[str]] | None = None,
+    host: str | None = None,
+    register: bool = True,
+    verify: VerifyLevel = "smoke",
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    allow: Sequence[str] = (),
+    threads: int | None = None,
+    on_event: EventHandler | None = None,
+) -> BuildResult:
+    """Package a checkpoint for Ollama. Prints nothing; safe in threads.
+
+    Args:
+        checkpoint: a Hugging Face folder, after ``save_pretrained``.
+        name: of the model in Ollama; ``None`` takes the folder's name.
+        quantization: one type or several (``"Q4_K_M,Q8_0"``); the source is read once.
+        output: gets the package folder ``NAME/``; ``None`` is ``ggufpack-out``.
+        template: ``"auto"``, ``"native"``, a named template, or a Jinja file.
+        system: SYSTEM text.
+        parameters: Modelfile parameters that replace derived ones.
+        host: of the Ollama server; ``None`` follows ``OLLAMA_HOST``. A server that is named must
+            answer; without one, and none running, the package is verified by the embedded engine.
+        register: whether to register the model.
+        verify: ``"none"``, ``"prompts"`` or ``"smoke"``.
+        overwrite: replace a package folder and models of the same name.
+        trust_remote_code: let Python code of the checkpoint run.
+        allow: finding ids that would stop the build and are accepted.
+        threads: quantisation threads.
+        on_event: gets ``spec.Event``s.
+
+    Raises:
+        GgufpackError: one of its subclasses, by stage (``ggufpack.errors``). On
+            ``VerificationError`` the package exists, and ``result`` of the error describes it.
+    """
+    words = quantization if isinstance(quantization, str) else ",".join(quantization)
+    spec = BuildSpec(
+        checkpoint=Path(checkpoint),
+        name=name,
+        quantizations=parse_file_types(words),
+        output=None if output is None else Path(output),
+        template=template,
+        system=system,
+        parameters={key: _texts(value) for key, value in (parameters or {}).items()},
+        host=host,
+        register=register,
+        verify=verify,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+        allow=frozenset(allow),
+        threads=threads,
+    )
+    return run(spec, on_event or ignore_event)
+
+
+def run(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildResult:
+    """Carry out a spec. As ``build``, which makes the spec from plain arguments."""
+    target = _target(spec)
+    check_free(target.folder, overwrite=spec.overwrite)
+    with contextlib.ExitStack() as stack:
+        making = _Making.begin(spec, target, on_event, stack)
+        folder = stack.enter_context(package_folder(target.folder))
+        converted = making.convert(folder.working)
+        modelfiles = making.write_modelfiles(converted.files, folder.working)
+        proven = making.prove(converted.files, modelfiles)
+        status = _status(proven)
+        publishable = [file for file in proven if file.staged is not None and status != "failed"]
+        result = BuildResult(
+            package=target.package(converted.files),
+            status=status,
+            registered=tuple(name for file in publishable for name in file.names),
+            engine=proven[0].verification.engine,
+            template_strategy=making.prompt.plan.strategy,
+            verifications=tuple(file.verification for file in proven),
+            findings=tuple(making.log.findings),
+            seconds=making.log.seconds,
+            peak_worker_rss=converted.peak_rss,
+            record=target.folder / RECORD_NAME,
+        )
+        with making.log.stage(Stage.REPORT, "Writing the record"):
+            record = make_record(spec, making.checkpoint, result, vendoring.status().to_json())
+            write_record(folder.working / RECORD_NAME, record)
+            for file in publishable:
+                if file.staged is not None:
+                    file.staged.publish(file.names, overwrite=spec.overwrite)
+            folder.publish()
+    if status == "failed":
+        raise _verification_error(result)
+    return result
+
+
+def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
+    """What ``run`` would do. Reads headers and loads the converter; writes nothing.
+
+    Raises:
+        GgufpackError: what would stop the build, but for values that only reading the weights shows.
+    """
+    target = _target(spec)
+    with contextlib.ExitStack() as stack:
+        making = _Making.begin(spec, target, on_event, stack)
+        files = making.convert(target.folder, plan_only=True).files
+        modelfile = making.modelfile(spec.quantizations[0])
+        text = making.modelfile_text(modelfile)
+        existing = next(folder for folder in target.folder.absolute().parents if folder.exists())
+        server = making.server
+        return BuildPlan(
+            folder=target.folder,
+            checkpoint=making.checkpoint.folder,
+            architecture=making.checkpoint.architecture,
+            parameters=making.checkpoint.tensors.parameters,
+            files=tuple(
+                PlannedFile(file.quantization, file.path.name, file.size, file.tensor_types) for file in files
+            ),
+            names=() if server is None else target.all_names(),
+            host=None if server is None else f"{server.host} (Ollama {server.version_text})",
+            template_strategy=making.prompt.plan.strategy,
+            modelfile=text,
+            disk_needed=sum(file.size for file in files),
+            disk_free=shutil.disk_usage(existing).free,
+            memory_needed=memory_needed(spec.threads),
+            findings=tuple(making.log.findings),
+        )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Names of everything that a build makes. ``name`` may have a namespace (``team/model``)."""
+
+    name: str
+    folder: Path
+    quantizations: tuple[str, ...]
+
+    def file_name(self, quantization: str) -> str:
+        return f"{self.folder.name}-{quantization}.gguf"
+
+    def modelfile_name(self, quantization: str) -> str:
+        return "Modelfile" if len(self.quantizations) == 1 else f"Modelfile.{quantization}"
+
+    def names(self, quantization: str) -> tuple[str, ...]:
+        """In Ollama: ``NAME:type``, and ``NAME:latest`` for the first type."""
+        first = quantization == self.quantizations[0]
+        return (tagged(self.name, quantization), *([latest(self.name)] if first else []))
+
+    def all_names(self) -> tuple[str, ...]:
+        return tuple(name for quantization in self.quantizations for name in self.names(quantization))
+
+    def package(self, files: Sequence[GgufFile]) -> Package:
+        """Under the final paths."""
+        return Package(
+            name=self.name,
+            folder=self.folder,
+            files=tuple(replace(file, path=self.folder / file.path.name) for file in files),
+            modelfiles={name: self.folder / self.modelfile_name(name) for name in self.quantizations},
+        )
+
+
+def _target(spec: BuildSpec) -> _Target:
+    if spec.verify not in VERIFY_LEVELS:
+        raise UsageError(
+            f"verify: {spec.verify!r} is no level.", action=f"Use one of {', '.join(VERIFY_LEVELS)}."
+        )
+    if spec.verify == "fidelity":
+        raise UsageError(
+            "verify: fidelity (comparing logits with the trained model) is not there yet.",
+            action="Use smoke, the highest level of this version.",
+        )
+    name = spec.name or suggested(spec.checkpoint.resolve().name)
+    validate(name)
+    folder = (spec.output or DEFAULT_OUTPUT) / name.rsplit("/", 1)[-1]
+    target = _Target(name, folder, spec.quantizations)
+    target.all_names()  # a name with a tag of its own is refused here, before any work
+    return target
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """One file, verified. ``staged`` is the server's model; ``None`` without a server."""
+
+    verification: Verification
+    staged: StagedModel | None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Making:
+    """A build under way: what its first stages found, and the stages that use it."""
+
+    spec: BuildSpec
+    target: _Target
+    log: StageLog
+    stack: contextlib.ExitStack
+    server: OllamaServer | None
+    checkpoint: Checkpoint
+    prompt: Prompt
+
+    @classmethod
+    def begin(
+        cls, spec: BuildSpec, target: _Target, on_event: EventHandler, stack: contextlib.ExitStack
+    ) -> _Making:
+        """Everything that can fail early: the server, the checkpoint, the chat template."""
+        log = StageLog(on_event, spec.allow)
+        server = find_server(spec)
+        if server is not None:
+            stack.callback(server.close)
+            if not spec.overwrite:
+                refuse_existing(server, target.all_names())
+        with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
+            checkpoint = open_checkpoint(spec.checkpoint)
+            log.add(checkpoint.findings)
+        with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
+            prompt = prepare_prompt(checkpoint, spec.template, None if server is None else server.version)
+            log.add(prompt.findings)
+        return cls(spec, target, log, stack, server, checkpoint, prompt)
+
+    def convert(self, folder: Path, *, plan_only: bool = False) -> Converted:
+        """Write the GGUF files to ``folder``."""
+        spec = self.spec
+        job = conversion_job(
+            self.checkpoint,
+            self.prompt,
+            {name: folder / self.target.file_name(name) for name in spec.quantizations},
+            trust_remote_code=spec.trust_remote_code,
+            allowed=spec.allow,
+            threads=spec.threads,
+            plan_only=plan_only,
+        )
+        with self.log.stage(Stage.VENDOR, "Checking the converter"):
+            vendor = vendoring.require(self.log.on_event)
+        title = "Laying out the files" if plan_only else f"Converting to {', '.join(spec.quantizations)}"
+        with self.log.stage(Stage.CONVERSION, title), Worker(vendor) as worker:
+            return worker.convert(job, self.log.weights_done)
+
+    def modelfile(self, quantization: str) -> Modelfile:
+        """The Modelfile of one file."""
+        modelfile, findings = assemble(
+            self.checkpoint,
+            self.prompt,
+            f"./{self.target.file_name(quantization)}",
+            system=self.spec.system,
+            overrides=self.spec.parameters,
+        )
+        self.log.add(findings)
+        return modelfile
+
+    def modelfile_text(self, modelfile: Modelfile) -> str:
+        """As a file."""
+        text, findings = for_text(modelfile)
+        self.log.add(findings)
+        return render(text)
+
+    def write_modelfiles(self, files: Sequence[GgufFile], folder: Path) -> dict[str, Modelfile]:
+        """Write one for each file."""
+        modelfiles = {}
+        with self.log.stage(Stage.MODELFILE, "Writing the Modelfile"):
+            for file in files:
+                modelfile = self.modelfile(file.quantization)
+                path = folder / self.target.modelfile_name(file.quantization)
+                path.write_bytes(self.modelfile_text(modelfile).encode())
+                modelfiles[file.quantization] = modelfile
+        return modelfiles
+
+    def prove(self, files: Sequence[GgufFile], modelfiles: Mapping[str, Modelfile]) -> tuple[_Proven, ...]:
+        """Put each file where it can run, and verify it there."""
+        return tuple(self._prove(file, modelfiles[file.quantization]) for file in files)
+
+    def _prove(self, file: GgufFile, modelfile: Modelfile) -> _Proven:
+        names = self.target.names(file.quantization)
+        level = self.spec.verify
+        staged = self._stage(file, modelfile)
+        with self.log.stage(Stage.VERIFICATION, f"Verifying {names[0]}"):
+            if level == "none":
+                return _Proven(Verification(names[0], "none", "none"), staged, names)
+            if self.server is not None and staged is not None:
+                done = verify_on_server(
+                    self.server,
+                    staged.name,
+                    names[0],
+                    level,
+                    checkpoint=self.checkpoint,
+                    prompt=self.prompt,
+                    on_event=self.log.on_event,
+                )
+            else:
+                done = verify_embedded(
+                    file.path,
+                    names[0],
+                    level,
+                    checkpoint=self.checkpoint,
+                    prompt=self.prompt,
+                    modelfile=modelfile,
+                    on_event=self.log.on_event,
+                )
+        verification, findings = done
+        self.log.keep(findings)
+        if self.spec.register and self.server is None:
+            self.log.keep([not_registered(self.spec.host or "the default address", verification.engine)])
+        return _Proven(verification, staged, names)
+
+    def _stage(self, file: GgufFile, modelfile: Modelfile) -> StagedModel | None:
+        if self.server is None:
+            return None
+        with self.log.stage(Stage.REGISTRY, f"Sending {file.path.name} to {self.server.host}"):
+            staged = self.stack.enter_context(
+                stage_model(
+                    self.server,
+                    file.path,
+                    file.sha256,
+                    modelfile.to_create_request(),
+                    native=self.prompt.plan.strategy == "native",
+                    on_event=self.log.on_event,
+                )
+            )
+        self.log.findings += [found for found in staged.findings if found not in self.log.findings]
+        return staged
+
+
+def _status(proven: Sequence[_Proven]) -> BuildStatus:
+    checked = [file.verification for file in proven if file.verification.checked]
+    if not all(verification.passed for verification in checked):
+        return "failed"
+    return "verified" if len(checked) == len(proven) else "unverified"
+
+
+def _verification_error(result: BuildResult) -> VerificationError:
+    first = next(item for item in result.verifications if item.checked and not item.passed)
+    wrong = [case for case in first.prompts if not case.equal]
+    if wrong:
+        problem = (
+            f"{first.model}: {len(wrong)} of {len(first.prompts)} prompts are not as trained"
+            f" ({first.engine}); conversation {wrong[0].name!r}, {wrong[0].detail}."
+        )
+    else:
+        problem = f"{first.model}: {first.smoke and first.smoke.detail} ({first.engine})."
+    error = VerificationError(
+        problem,
+        action=f'Nothing was registered; the package is in {result.package.folder} and says "failed".',
+        path=result.package.folder,
+    )
+    error.result = result
+    return error
+
+
+def _texts(value: str | float | Sequence[str]) -> tuple[str, ...]:
+    """A parameter's values as a Modelfile writes them."""
+    if isinstance(value, bool):
+        return (str(value).lower(),)
+    if isinstance(value, (str, int, float)):
+        return (str(value),)
+    return tuple(value)

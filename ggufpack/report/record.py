@@ -1,0 +1,91 @@
+"""``ggufpack.json``: the record that lies in every package folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ggufpack import __version__
+from ggufpack.checkpoint import Checkpoint
+from ggufpack.spec import BuildResult, BuildSpec
+
+SCHEMA = 1
+_RECORDED_PACKAGES = ("torch", "transformers", "numpy", "libggml-python", "ollama", "xllamacpp")
+_HASHED_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt"})
+
+
+def make_record(
+    spec: BuildSpec, checkpoint: Checkpoint, result: BuildResult, converter: Mapping[str, object]
+) -> dict[str, Any]:
+    """The record as JSON data.
+
+    Args:
+        spec: what was asked for.
+        checkpoint: what went in: small files by digest, tensors by name, dtype and shape. The
+            weights themselves are not read again for a digest; that is said.
+        result: what came out.
+        converter: package, version and tree digest of the vendored converter.
+    """
+    result_json = result.to_json()
+    for key in ("folder", "record"):
+        del result_json[key]  # the folder may be moved
+    for file in result_json["files"]:
+        file["path"] = Path(file["path"]).name
+    result_json["modelfiles"] = {key: path.name for key, path in result.package.modelfiles.items()}
+    return {
+        "schema": SCHEMA,
+        "ggufpack": __version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "checkpoint": {
+            "folder": str(checkpoint.folder.resolve()),
+            "architecture": checkpoint.architecture,
+            "files": _digests(checkpoint.folder),
+            "tensors": {
+                "count": len(checkpoint.tensors),
+                "bytes": checkpoint.tensors.total_bytes,
+                "dtypes": dict(checkpoint.tensors.dtypes),
+                "weights_digest": "not computed",
+            },
+        },
+        "request": {
+            "quantizations": list(spec.quantizations),
+            "template": spec.template,
+            "system": spec.system,
+            "parameters": {key: list(values) for key, values in spec.parameters.items()},
+            "verify": spec.verify,
+            "register": spec.register,
+            "allow": sorted(spec.allow),
+            "trust_remote_code": spec.trust_remote_code,
+        },
+        "converter": dict(converter),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "result": result_json,
+    }
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the record, indented, to a file that is not there yet."""
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    small = sorted(path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in small}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _RECORDED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,107 @@
+"""Verifies one file of a package: on the server that holds it, or in the embedded engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ggufpack.chat_template.prompt import Prompt
+from ggufpack.checkpoint import Checkpoint
+from ggufpack.modelfile.model import Modelfile
+from ggufpack.spec import EventHandler, Finding, Verification, VerifyLevel
+from ggufpack.verification import verify
+from ggufpack.verification.embedding import check_embedding
+from ggufpack.verification.findings import encoder_not_run, findings_of, template_not_run
+from ggufpack.verification.prompts import TokenCounter
+from ggufpack.verification.tokens import token_counter
+
+if TYPE_CHECKING:
+    from ggufpack.registry import OllamaServer
+
+Verified = tuple[Verification, tuple[Finding, ...]]
+
+
+def verify_on_server(
+    server: OllamaServer,
+    staged: str,
+    model: str,
+    level: VerifyLevel,
+    *,
+    checkpoint: Checkpoint,
+    prompt: Prompt,
+    on_event: EventHandler,
+) -> Verified:
+    """Verify the model that the server holds as ``staged``; reports call it ``model``.
+
+    Raises:
+        RegistryError: the server failed to run it.
+    """
+    from ggufpack.engine.ollama import OllamaEngine
+
+    engine = OllamaEngine(server, staged)
+    try:
+        if checkpoint.is_encoder:
+            smoke = check_embedding(server.embed(staged, "The sky is blue."))
+            result = Verification(model, engine.name, "smoke", smoke=smoke)
+            return result, ()
+        result = verify(
+            engine,
+            _level(level, prompt),
+            model=model,
+            expected=prompt.expected,
+            count_tokens=_counter(checkpoint),
+            bos_text=prompt.bos,
+            special_texts=prompt.special_texts,
+            on_event=on_event,
+        )
+    finally:
+        server.unload(staged)
+    return result, findings_of(result, asked=level)
+
+
+def verify_embedded(
+    gguf: Path,
+    model: str,
+    level: VerifyLevel,
+    *,
+    checkpoint: Checkpoint,
+    prompt: Prompt,
+    modelfile: Modelfile,
+    on_event: EventHandler,
+) -> Verified:
+    """Verify a GGUF without a server.
+
+    Raises:
+        VerificationError: the engine is not installed or cannot load the file.
+    """
+    from ggufpack.engine.embedded import EmbeddedEngine
+
+    if checkpoint.is_encoder:
+        return Verification(model, "none", "none"), (encoder_not_run(model),)
+    stops = tuple(value for key, value in modelfile.parameters if key == "stop")
+    with EmbeddedEngine(gguf, stops=stops) as engine:
+        result = verify(
+            engine,
+            _level(level, prompt),
+            model=model,
+            # without a template llama.cpp would put one of its own
+            expected=None if prompt.template is None else prompt.expected,
+            count_tokens=_counter(checkpoint),
+            bos_text=prompt.bos,
+            special_texts=prompt.special_texts,
+            on_event=on_event,
+        )
+        findings = findings_of(result, asked=level)
+        if modelfile.template is not None:
+            findings = (*findings, template_not_run(model, engine.name))
+    return result, findings
+
+
+def _level(level: VerifyLevel, prompt: Prompt) -> VerifyLevel:
+    """A base model has no turn that could end: its answer is not judged."""
+    return "prompts" if prompt.template is None else level
+
+
+def _counter(checkpoint: Checkpoint) -> TokenCounter | None:
+    path = checkpoint.tokenizer.files.get("tokenizer.json")
+    return None if path is None else token_counter(path)
