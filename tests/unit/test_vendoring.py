@@ -45,6 +45,12 @@ def special_entry(name: str, kind: bytes, target: str = "") -> tuple[tarfile.Tar
     return entry, b""
 
 
+def sparse_entry(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    entry, content = file_entry(name)
+    entry.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "5"}
+    return entry, content
+
+
 def write_tar(
     path: Path, *more: tuple[tarfile.TarInfo, bytes], files: dict[str, bytes] | None = None
 ) -> Path:
@@ -129,6 +135,7 @@ def test_the_tree_digest_is_the_documented_one() -> None:
         file_entry(PREFIX + "conversion/./x.py"),
         file_entry(PREFIX + "conversion/a\\b.py"),
         file_entry(PREFIX + "convert.py", b"second of this name"),
+        sparse_entry(PREFIX + "conversion/sparse.py"),
         special_entry(PREFIX + "conversion/link.py", tarfile.SYMTYPE, "/etc/passwd"),
         special_entry(PREFIX + "conversion", tarfile.SYMTYPE, "/etc"),
         special_entry(PREFIX + "conversion/hard.py", tarfile.LNKTYPE, PREFIX + "convert.py"),
