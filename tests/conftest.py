@@ -16,6 +16,7 @@ import pytest
 
 from ggufpack.errors import GgufpackError
 from tests.support import checkpoints, llama_cpp, oracle
+from tests.support.go_template_oracle.oracle import GoOracle, build_go_oracle
 from tests.support.llama_cpp import BuildError
 from tests.support.ollama_build import OllamaProgram, find_ollama
 from tests.support.ollama_server import RunningOllama, running_ollama
@@ -23,7 +24,7 @@ from tests.support.ollama_server import RunningOllama, running_ollama
 _CANNOT_BE_HAD = (BuildError, GgufpackError)
 _OLLAMA = pytest.StashKey[str]()
 _DESELECTED = pytest.StashKey[Counter[str]]()
-_MARKERS = ("server", "engine", "network")
+_MARKERS = ("server", "engine", "go", "network")
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +65,15 @@ def llama_quantize(llama_cpp_source: Path) -> Path:
         return llama_cpp.llama_programs() / "llama-quantize"
     except BuildError as error:
         pytest.fail(f"llama-quantize cannot be built: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def go_oracle() -> GoOracle:
+    """Ollama's own template engine and Modelfile parser, compiled from its Go module."""
+    try:
+        return build_go_oracle()
+    except BuildError as error:
+        pytest.fail(f"Ollama's Go packages cannot be compiled: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

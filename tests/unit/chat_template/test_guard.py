@@ -109,9 +109,7 @@ def test_it_is_added_once() -> None:
 
 
 @pytest.mark.go
-def test_ollama_no_longer_takes_it_for_another(
-    go_template_oracle: GoOracle, real_chat_templates: list[Path]
-) -> None:
+def test_ollama_no_longer_takes_it_for_another(go_oracle: GoOracle, real_chat_templates: list[Path]) -> None:
     # ChatML as Ollama knows it, with one word changed: what a fine-tune's template looks like
     known = (
         "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -123,9 +121,7 @@ def test_ollama_no_longer_takes_it_for_another(
     # the known ones have at most 4,614 characters: what is far longer cannot be near
     texts = [known, edited, *(text for text in real if len(text) < 4800)]
     assert len(texts) > 10
-    before = [
-        answer["text"] for answer in go_template_oracle.ask("named", [{"text": text} for text in texts])
-    ]
+    before = [answer["text"] for answer in go_oracle.ask("named", [{"text": text} for text in texts])]
     assert before[:2] == ["chatml", "chatml"]
-    after = go_template_oracle.ask("named", [{"text": add_guard(text)} for text in texts])
+    after = go_oracle.ask("named", [{"text": add_guard(text)} for text in texts])
     assert {answer["text"] for answer in after} == {""}
