@@ -1,0 +1,1 @@
+"""Go's text/template as Ollama runs it: an AST, its text, a parser of that text, and an evaluator."""

@@ -1,0 +1,1 @@
+"""Learns a Go TEMPLATE from a chat template's own renders."""
