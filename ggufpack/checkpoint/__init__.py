@@ -39,6 +39,8 @@ __all__ = [
     "open_checkpoint",
 ]
 
+# sentence-transformers; llama.cpp's converter reads the pooling type through it (conversion/base.py)
+POOLING_FILE = "modules.json"
 _LICENSE_STEMS = ("LICENSE", "LICENCE", "COPYING")
 _LICENSE_SUFFIXES = ("", ".MD", ".TXT", ".RST")
 
@@ -126,6 +128,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
         )
     config, raised = read_config(folder)
     findings += raised
+    if config.is_encoder and not (folder / POOLING_FILE).is_file():
+        findings.append(
+            make_finding(
+                "GP117",
+                f"{folder} has no {POOLING_FILE}: the GGUF gets no pooling type, and llama.cpp cannot make"
+                " one embedding of a text.",
+                path=folder / POOLING_FILE,
+                action="Save it with sentence-transformers, or copy modules.json and its pooling folder from"
+                " the base model.",
+            )
+        )
     tensors, raised = read_tensors(folder)
     findings += raised
     check_weight_format(config, {name: tensor.dtype for name, tensor in tensors.items()})

@@ -38,6 +38,7 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP114": FindingKind(_INFO, "RoPE scaling reaches further than the configured context length"),
     "GP115": FindingKind(_INFO, "the weights are stored quantised and are dequantised first"),
     "GP116": FindingKind(_WARNING, "config.json names a value of the wrong type, which is ignored"),
+    "GP117": FindingKind(_WARNING, "an encoder without a pooling configuration"),
     # --- tensors
     "GP201": FindingKind(_INFO, "the floating-point tensors are stored in more than one dtype"),
     "GP202": FindingKind(_INFO, "the tensors are stored in another dtype than config.json names"),

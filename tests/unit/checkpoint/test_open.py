@@ -165,7 +165,9 @@ def test_an_encoder_has_no_generation_findings(tmp_path: Path) -> None:
     )
     checkpoint = open_checkpoint(folder)
     assert checkpoint.is_encoder
-    assert checkpoint.findings == ()
+    assert [finding.id for finding in checkpoint.findings] == ["GP117"], "no pooling configuration"
+    (folder / "modules.json").write_text("[]")
+    assert open_checkpoint(folder).findings == ()
 
 
 @pytest.mark.parametrize(
