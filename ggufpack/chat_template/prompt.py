@@ -10,7 +10,7 @@ from typing import Any
 from ggufpack.chat_template import findings as ids
 from ggufpack.chat_template import named
 from ggufpack.chat_template.findings import make_finding
-from ggufpack.chat_template.proof import leading_bos
+from ggufpack.chat_template.proof import bos_in_front
 from ggufpack.chat_template.render import ChatTemplate, ChatTemplateRefusal
 from ggufpack.chat_template.stops import derive_stops
 from ggufpack.chat_template.strategy import (
@@ -34,7 +34,7 @@ class Prompt:
         template: the Jinja that was trained with (or that the user named); ``None`` for none.
         plan: how it gets into Ollama.
         stops: stop strings, in order.
-        bos: the BOS text that the template puts in front and an engine adds; mostly empty.
+        bos: the BOS text that prompts begin with; engines differ in whether they show it.
         special_texts: of the tokenizer, none of which may show in an answer.
         findings: the plan's and those about the source of the template.
     """
@@ -87,7 +87,7 @@ def prepare_prompt(checkpoint: Checkpoint, requested: str, server_version: Serve
     template = ChatTemplate(text, special_tokens=tokenizer.special, origin=origin)
     plan = choose_template(template, text, requested, server_version)
     stops = derive_stops(template, special_texts, eos_texts)
-    return Prompt(template, plan, stops, leading_bos(template), special_texts, (*findings, *plan.findings))
+    return Prompt(template, plan, stops, bos_in_front(template), special_texts, (*findings, *plan.findings))
 
 
 def _source(checkpoint: Checkpoint, requested: str) -> tuple[str | None, Path | None, tuple[Finding, ...]]:

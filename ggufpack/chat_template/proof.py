@@ -69,7 +69,7 @@ def prompt_of(template: ChatTemplate, conversation: Conversation, bos: str) -> s
 
 def leading_bos(template: ChatTemplate) -> str:
     """The BOS text that the template puts once, in front of everything; empty when it does not."""
-    bos = _bos_in_front(template)
+    bos = bos_in_front(template)
     return bos if _two_turns(template).count(bos) == 1 else ""
 
 
@@ -79,10 +79,11 @@ def repeats_bos(template: ChatTemplate) -> bool:
     It is a part of the turns then and stays in the text: SmolLM2's ``<|im_start|>``, Llama 2's
     ``<s>``.
     """
-    return bool(_bos_in_front(template)) and not leading_bos(template)
+    return bool(bos_in_front(template)) and not leading_bos(template)
 
 
-def _bos_in_front(template: ChatTemplate) -> str:
+def bos_in_front(template: ChatTemplate) -> str:
+    """The BOS text that a prompt begins with, once or with every turn; empty when it does not."""
     bos = str(template.special_tokens.get("bos_token", ""))
     return bos if bos and _two_turns(template).startswith(bos) else ""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ggufpack.spec import Finding, PromptCase, Severity, SmokeResult, Verification, VerifyLevel
 
+SHOWN_PROMPTS = 3
+
 PROMPT_DIFFERS = "GP601"
 PROMPT_REFUSED = "GP602"
 TOKEN_COUNT_DIFFERS = "GP603"  # noqa: S105 - an id
@@ -29,6 +31,7 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
     if verification.level == "none":
         return ()
     found = [finding for case in verification.prompts if (finding := _of_prompt(verification, case))]
+    found = _some(verification, found)
     if not verification.prompts:
         found.append(
             _unchecked(
@@ -75,6 +78,15 @@ def encoder_not_run(model: str) -> Finding:
     return _unchecked(ENCODER_NOT_RUN, f"{model}: no embedding was computed (that needs an Ollama server)")
 
 
+def _some(verification: Verification, found: list[Finding]) -> list[Finding]:
+    """The first few errors, and how many more there are: one cause mostly shows in all prompts."""
+    more = len(found) - SHOWN_PROMPTS
+    if more <= 1:
+        return found
+    last = _error(PROMPT_DIFFERS, f"{verification.model}: {more} more prompts; all are in ggufpack.json")
+    return [*found[:SHOWN_PROMPTS], last]
+
+
 def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
     what = f"{verification.model}, conversation '{case.name}'"
     if case.actual is None:
@@ -92,7 +104,7 @@ def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
     return _error(
         PROMPT_DIFFERS,
         f"{what}: the prompt is not the trained one {case.detail}",
-        "Build again with --template native, or file the template as a bug.",
+        "Look at both prompts in ggufpack.json. If the chat template is the trained one, please report this.",
     )
 
 
