@@ -79,12 +79,13 @@ def encoder_not_run(model: str) -> Finding:
 
 
 def _some(verification: Verification, found: list[Finding]) -> list[Finding]:
-    """The first few errors, and how many more there are: one cause mostly shows in all prompts."""
-    more = len(found) - SHOWN_PROMPTS
-    if more <= 1:
+    """The first few prompts that differ, and how many more: one cause mostly shows in all of them."""
+    differing = [finding for finding in found if finding.id == PROMPT_DIFFERS]
+    more = differing[SHOWN_PROMPTS:]
+    if len(more) <= 1:
         return found
-    last = _error(PROMPT_DIFFERS, f"{verification.model}: {more} more prompts; all are in ggufpack.json")
-    return [*found[:SHOWN_PROMPTS], last]
+    rest = _error(PROMPT_DIFFERS, f"{verification.model}: {len(more)} more prompts; all are in ggufpack.json")
+    return [*(finding for finding in found if finding not in more), rest]
 
 
 def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
