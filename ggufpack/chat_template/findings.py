@@ -24,6 +24,7 @@ SERVER_UNKNOWN = "GP431"
 CONVERSATIONS_REFUSED = "GP432"
 TEMPLATE_REPLACED = "GP433"
 TURN_END_UNKNOWN = "GP434"
+TOO_SLOW = "GP435"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
         OUTPUT_TOO_LARGE: FindingKind(
             Severity.ERROR,
             "{place}: the chat template renders more than {limit} characters.",
+            "Look for a loop that repeats itself in the template.",
+        ),
+        TOO_SLOW: FindingKind(
+            Severity.ERROR,
+            "{place}: the chat template takes more than {seconds:g} s for one conversation.",
             "Look for a loop that repeats itself in the template.",
         ),
         GO_CHATML: FindingKind(

@@ -6,6 +6,7 @@ What is matched: transformers 5.23, ``utils/chat_template_utils.py``, ``render_j
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,8 +19,6 @@ import jinja2.exceptions
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.runtime
-import jinja2.sandbox
 import jinja2.utils
 
 from ggufpack.chat_template.findings import (
@@ -27,11 +26,23 @@ from ggufpack.chat_template.findings import (
     REFUSED,
     RENDER_ERROR,
     SYNTAX_ERROR,
+    TOO_SLOW,
     make_finding,
+)
+from ggufpack.chat_template.sandbox import (
+    RENDER_SECONDS,
+    LimitedEnvironment,
+    OutputLimitReachedError,
+    TimeLimitReachedError,
+    check_time,
+    limited,
+    limited_filter,
 )
 from ggufpack.errors import ChatTemplateError
 
 MAX_RENDERED_CHARACTERS = 4 * 1024 * 1024
+# The one of several named templates that transformers takes when tools are given.
+TOOL_USE = "tool_use"
 
 # The names that reasoning goes by; templates read the first, gpt-oss the second.
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
@@ -158,6 +169,8 @@ class ChatTemplate:
             ``eos_token`` and so on; ``None`` values are left undefined, as transformers does.
         origin: the file the text came from, named in errors.
         now: the clock behind ``strftime_now``.
+        named: further templates of the family by name. Of these transformers takes ``tool_use`` by
+            itself, when tools are given (``get_chat_template``); ``rag`` and others only by name.
 
     Raises:
         ChatTemplateError: GP420, the text is not valid Jinja; says the file and the line.
@@ -170,16 +183,20 @@ class ChatTemplate:
         special_tokens: Mapping[str, Any] | None = None,
         origin: Path | None = None,
         now: Callable[[], datetime] = datetime.now,
+        named: Mapping[str, str] | None = None,
     ) -> None:
         self.text = text
+        self.named = dict(named or {})
         self.special_tokens: dict[str, Any] = {
             name: value for name, value in (special_tokens or {}).items() if value is not None
         }
         self.origin = origin
         self._now = now
         self._filename = _UNNAMED if origin is None else str(origin)
+        tool_use = self.named.get(TOOL_USE, text)
         try:
-            self._compiled = self._compile()
+            self._compiled = self._compile(text)
+            self._with_tools = self._compiled if tool_use == text else self._compile(tool_use)
         except jinja2.TemplateSyntaxError as error:
             raise self._error(SYNTAX_ERROR, error.message or "syntax error", error.lineno) from error
         except RecursionError as error:
@@ -194,7 +211,18 @@ class ChatTemplate:
 
     def with_clock(self, now: Callable[[], datetime]) -> ChatTemplate:
         """The same template by another clock."""
-        return ChatTemplate(self.text, special_tokens=self.special_tokens, origin=self.origin, now=now)
+        same = copy.copy(self)
+        same._now = now
+        same._compiled = same._compile(self.text)
+        same._with_tools = same._compiled
+        if TOOL_USE in self.named:
+            same._with_tools = same._compile(self.named[TOOL_USE])
+        return same
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The sources that a render may use: the default, and that for tools where it is another."""
+        return tuple(dict.fromkeys((self.text, self.named.get(TOOL_USE, self.text))))
 
     def render(
         self,
@@ -218,7 +246,8 @@ class ChatTemplate:
 
         Raises:
             ChatTemplateRefusal: GP422, the template raises on this conversation.
-            ChatTemplateError: GP421 any other failure, with the line; GP423 over 4 Mi characters.
+            ChatTemplateError: GP421 any other failure, with the line; GP423 over 4 Mi characters;
+                GP435 over five seconds of processor time.
         """
         chat = [_with_reasoning_aliases(cast(dict[str, Any], plain_data(message))) for message in messages]
         if not continue_final_message:
@@ -226,7 +255,7 @@ class ChatTemplate:
 
         if add_generation_prompt or not chat or not isinstance(chat[-1].get("content"), str):
             raise ValueError("a final message with text and no generation prompt is what can be continued")
-        if "content" not in self.text:
+        if "content" not in (self.text if tools is None else self.named.get(TOOL_USE, self.text)):
             raise self._error(RENDER_ERROR, "it does not read the content of messages", None)
         content = chat[-1]["content"]
         chat[-1]["content"] = content + _CONTINUE_MARK
@@ -256,10 +285,16 @@ class ChatTemplate:
             "tools": None if tools is None else plain_data(list(tools)),
             "add_generation_prompt": add_generation_prompt,
         }
+        template = self._compiled if tools is None else self._with_tools
         try:
-            return self._join(self._compiled.generate(given))
+            with limited(RENDER_SECONDS, MAX_RENDERED_CHARACTERS):
+                return self._join(template.generate(given))
         except ChatTemplateError:
             raise
+        except OutputLimitReachedError as error:
+            raise self._error(OUTPUT_TOO_LARGE, "", self._line(error.__traceback__)) from error
+        except TimeLimitReachedError as error:
+            raise self._error(TOO_SLOW, "", self._line(error.__traceback__)) from error
         except _RaisedByTemplate as error:
             raise self._error(REFUSED, error.message or "", self._line(error.__traceback__)) from error
         except Exception as error:  # a template is a program: it can raise anything
@@ -270,24 +305,25 @@ class ChatTemplate:
         rendered: list[str] = []
         size = 0
         for piece in pieces:
+            check_time()
             size += len(piece)
             if size > MAX_RENDERED_CHARACTERS:
                 raise self._error(OUTPUT_TOO_LARGE, "", None)
             rendered.append(piece)
         return "".join(rendered)
 
-    def _compile(self) -> jinja2.Template:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    def _compile(self, text: str) -> jinja2.Template:
+        environment = LimitedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
         )
-        environment.filters["tojson"] = _to_json
+        environment.filters["tojson"] = limited_filter("tojson", _to_json)
         environment.globals.update(
             raise_exception=_raise_exception,
             strftime_now=lambda format: self._now().strftime(format),  # noqa: A006  the name templates use
             dict=_Dict(),
             namespace=_Namespace,
         )
-        code = environment.compile(self.text, filename=self._filename)
+        code = environment.compile(text, filename=self._filename)
         return jinja2.Template.from_code(environment, code, environment.make_globals(None))
 
     def _line(self, traceback: TracebackType | None) -> int | None:
@@ -303,7 +339,12 @@ class ChatTemplate:
     def _error(self, finding: str, problem: str, line: int | None) -> ChatTemplateError:
         place = self._filename if line is None else f"{self._filename}, line {line}"
         described = make_finding(
-            finding, path=self.origin, place=place, problem=problem, limit=MAX_RENDERED_CHARACTERS
+            finding,
+            path=self.origin,
+            place=place,
+            problem=problem,
+            limit=MAX_RENDERED_CHARACTERS,
+            seconds=RENDER_SECONDS,
         )
         kind = ChatTemplateRefusal if finding == REFUSED else ChatTemplateError
         return kind(
