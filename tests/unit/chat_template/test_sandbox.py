@@ -48,15 +48,15 @@ SLOW = {
     "{% endfor %}{% endset %}",
     "filters": f"{{% for i in {R} %}}{{{{ ({R} | list | length) and '' }}}}{{% endfor %}}",
     "macros": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-    "blocks": "{% set n = namespace(d=0) %}{% block a %}{% set n.d = n.d + 1 %}{% if n.d % 30 %}{{ self.a() }}"
-    "{{ self.a() }}{% endif %}{% endblock %}",
+    "blocks": "{% set n = namespace(d=0) %}{% block a %}{% set n.d = n.d + 1 %}{% if n.d % 30 %}"
+    "{{ self.a() }}{{ self.a() }}{% endif %}{% endblock %}",
 }
 ENDLESS = {
     "printing": f"{{% for i in {R} %}}{{% for j in {R} %}}0123456789{{% endfor %}}{{% endfor %}}",
-    "printing in a set block": f"{{% set x %}}{{% for i in {R} %}}0123456789{{{{ 'a' * 1000 }}}}{{% endfor %}}"
-    "{% endset %}",
-    "printing in a macro": "{% macro f() %}{% for i in range(90000) %}{{ 'a' * 1000 }}{% endfor %}{% endmacro %}"
-    "{{ f() }}",
+    "printing in a set block": f"{{% set x %}}{{% for i in {R} %}}0123456789{{{{ 'a' * 1000 }}}}"
+    "{% endfor %}{% endset %}",
+    "printing in a macro": "{% macro f() %}{% for i in range(90000) %}{{ 'a' * 1000 }}{% endfor %}"
+    "{% endmacro %}{{ f() }}",
 }
 
 
