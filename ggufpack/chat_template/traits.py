@@ -6,6 +6,7 @@ fails is an answer like any other: the template refuses that conversation.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Traits:
         dates: directives asked of ``strftime_now``, such as ``d``.
         trims: how contents' edges are trimmed, by role and for ``thinking``: ``none``, ``both``,
             ``left``, ``right``; ``-newlines`` behind it when spaces stay.
+        string_arguments: whether a call's arguments must be given as JSON text and not as an object.
         user_after_user, assistant_first: whether such conversations render.
     """
 
@@ -91,6 +93,7 @@ class Traits:
     prefill: bool = False
     dates: tuple[str, ...] = ()
     trims: tuple[tuple[str, str], ...] = ()
+    string_arguments: bool = False
     user_after_user: bool = True
     assistant_first: bool = True
 
@@ -100,6 +103,10 @@ class Traits:
             return {}
         return {name: think is not (name in self.inverted) for name in self.switches}
 
+    def messages(self, conversation: Conversation) -> list[dict[str, Any]]:
+        """The conversation's messages in the form that the template takes."""
+        return _with_string_arguments(conversation) if self.string_arguments else conversation.for_jinja()
+
     def prompt(self, template: ChatTemplate, conversation: Conversation) -> str:
         """The prompt that the checkpoint was trained with, without the BOS an engine adds.
 
@@ -107,13 +114,21 @@ class Traits:
             ChatTemplateError: the template refuses the conversation, or fails.
         """
         text = template.render(
-            conversation.for_jinja(),
+            self.messages(conversation),
             add_generation_prompt=not conversation.is_prefill,
             continue_final_message=conversation.is_prefill,
             tools=conversation.tools or None,
             **self.variables(conversation.think),
         )
         return text.removeprefix(self.bos)
+
+
+def _with_string_arguments(conversation: Conversation) -> list[dict[str, Any]]:
+    messages = conversation.for_jinja()
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return messages
 
 
 def probe_traits(template: ChatTemplate) -> Traits:
@@ -155,10 +170,14 @@ class _Probe:
 
     def __init__(self, template: ChatTemplate) -> None:
         self.template = with_marked_dates(template)
+        self.string_arguments = False
         self.plain = self.render([_USER_TURN])
         self.with_tools = self.render([_USER_TURN], tools=_TOOLS)
         # a template that needs tools is probed with them
         self.tools: tuple[Json, ...] = () if self.plain is not None else _TOOLS
+        if self._history() is None:
+            self.string_arguments = True
+            self.string_arguments = self._history() is not None
 
     def render(
         self,
@@ -175,7 +194,7 @@ class _Probe:
             generate = not conversation.is_prefill and not continues
         try:
             return self.template.render(
-                conversation.for_jinja(),
+                _with_string_arguments(conversation) if self.string_arguments else conversation.for_jinja(),
                 add_generation_prompt=generate,
                 continue_final_message=continues,
                 tools=conversation.tools or None,
@@ -215,6 +234,7 @@ class _Probe:
             prefill=self.chat([_USER_TURN, _ANSWER_TURN], continues=True) is not None,
             dates=self._dates(),
             trims=self._trims(),
+            string_arguments=self.string_arguments,
             user_after_user=self.chat([_USER_TURN, _USER2_TURN]) is not None,
             assistant_first=self.chat([_ANSWER_TURN, _USER_TURN]) is not None,
         )

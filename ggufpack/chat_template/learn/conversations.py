@@ -1,0 +1,214 @@
+"""Conversations whose every text is a sentinel, so that a render shows where each one went.
+
+A *shape* is a list of turns: ``s`` system, ``u`` user, ``T`` a tool's result; anything else is the
+assistant's: ``a`` text, ``t`` thinking, ``c`` a call (``acc``: text and two calls).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from ggufpack.chat_template.conversation import Conversation, Json, Message, ToolCall
+from ggufpack.chat_template.traits import Traits
+
+Shape = tuple[str, ...]
+
+# White space at the edges of every content: a template that trims shows it. No template's own text
+# begins or ends like this.
+LEFT, RIGHT = "\n \t", "\t \n"
+
+NUMBER_BASE = 730000
+_SEED = 0
+_CONVERSATIONS = 150
+_LONGEST = 8
+_TOOL_SETS: tuple[tuple[int, ...], ...] = (
+    (),
+    (0,),
+    (0, 1),
+    (0, 1, 2),
+    (2, 3),
+    (3, 0),
+    (1,),
+    (4, 5),
+    (5, 2, 4),
+)
+# type, required, described, an enum: so that no two of them go together
+_PROPERTIES: tuple[tuple[tuple[str, bool, bool, bool], ...], ...] = (
+    (("string", True, True, False), ("integer", False, True, False)),
+    (("integer", False, True, False),),
+    (
+        ("integer", True, True, False),
+        ("string", False, True, False),
+        ("string", True, True, False),
+        ("integer", False, True, False),
+    ),
+    (("string", False, True, False), ("string", True, True, False), ("integer", True, True, False)),
+    (
+        ("string", False, True, False),
+        ("boolean", True, True, False),
+        ("number", False, True, False),
+        ("boolean", False, True, False),
+    ),
+    (("number", True, True, False), ("integer", True, True, False), ("boolean", False, True, False)),
+)
+
+
+def sentinel(*parts: object) -> str:
+    """A text that no template prints by itself."""
+    return "Qz" + "_".join(map(str, parts)) + "W"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation of sentinels and the shape it has."""
+
+    shape: Shape
+    conversation: Conversation
+
+
+def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
+    """The conversations that are learned from: chosen ones first, then seeded random ones."""
+    source = random.Random(_SEED)  # noqa: S311  reproducible, not secret
+    tool_sets = [chosen for chosen in _TOOL_SETS if chosen or traits.chat == "plain"]
+    needs_tools = traits.chat == "with-tools"
+    seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
+    for shape in _shapes(source, traits, capabilities):
+        chosen = source.choice(tool_sets) if "tools" in capabilities or needs_tools else ()
+        think = source.choice((None, True, False)) if "thinking" in capabilities and traits.switches else None
+        if (shape, chosen, think) in seen:
+            continue
+        seen.add((shape, chosen, think))
+        tools = tuple(tool(number) for number in chosen)
+        yield Sample(shape, Conversation("/".join(shape), tuple(_messages(shape)), tools, think))
+
+
+def tool(number: int) -> Json:
+    """A tool definition of sentinels."""
+    properties: dict[str, Any] = {}
+    required = []
+    for k, (kind, needed, described, _) in enumerate(_PROPERTIES[number]):
+        name = sentinel("pk", number, k)
+        properties[name] = {"type": kind}
+        if described:
+            properties[name]["description"] = sentinel("pd", number, k) + "é"
+        if needed:
+            required.append(name)
+    parameters = {"type": "object", "properties": properties, "required": required or list(properties)[:1]}
+    function = {
+        "name": sentinel("tn", number),
+        "description": sentinel("td", number) + "é",
+        "parameters": parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def _call(i: int, j: int) -> ToolCall:
+    arguments: dict[str, Any] = {}
+    for k in range(1 + (i + j) % 2 + (i % 3 == 0)):
+        text = sentinel("av", i, j, k)
+        values = (text + "é", NUMBER_BASE + i * 100 + j * 10 + k, {"Qzx": [text, 1, True, None]}, text)
+        arguments[sentinel("ak", i, j, k)] = values[k if (i + j) % 3 else (k + 2) % 4]
+    return ToolCall(f"Qz{i:03d}{j:03d}W", sentinel("cn", i, j), arguments)
+
+
+def _messages(shape: Shape) -> list[Message]:
+    messages: list[Message] = []
+    for i, turn in enumerate(shape):
+        content = LEFT + sentinel("c", i) + RIGHT
+        if turn in ("s", "u"):
+            messages.append(Message("system" if turn == "s" else "user", content))
+        elif turn == "T":
+            messages.append(_result(messages, i, content))
+        else:
+            calls = tuple(_call(i, j) for j in range(turn.count("c")))
+            thinking = LEFT + sentinel("r", i) + RIGHT if "t" in turn else ""
+            messages.append(Message("assistant", content if "a" in turn else "", thinking, calls))
+    return messages
+
+
+def _result(messages: Sequence[Message], i: int, content: str) -> Message:
+    """The result of the first call that has none yet."""
+    caller = next((message for message in reversed(messages) if message.calls), None)
+    answered = len(list(takewhile(lambda message: message.role == "tool", reversed(messages))))
+    if caller is None or answered >= len(caller.calls):
+        return Message("tool", content, tool_name=sentinel("xn", i), tool_call_id=f"Qz{i:06d}W")
+    call = caller.calls[answered]
+    return Message("tool", content, tool_name=call.name, tool_call_id=call.id)
+
+
+def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str]) -> Iterator[Shape]:
+    system = "system" in capabilities and traits.system != "raises"
+    later = system and traits.system_middle != "raises"
+    several = system and traits.system_several != "raises"
+    calls, thinking, prefill = (name in capabilities for name in ("calls", "thinking", "prefill"))
+    heads: tuple[Shape, ...] = ((), ("s",)) if system else ((),)
+    for length in (1, 3, 5, 7):
+        turns: Shape = tuple("ua"[i % 2] for i in range(length))
+        for head in heads:
+            yield head + turns
+            if prefill and length < 7:
+                yield (*head, *turns, "a")
+    if thinking:
+        yield from _thinking_shapes(heads)
+    if calls:
+        yield from _call_shapes(heads, thinking, traits.parallel != "raises")
+    if later:
+        yield from _system_shapes(several)
+    if traits.assistant_first and not calls:
+        yield from (head + ("a", "u") for head in heads)
+    for _ in range(_CONVERSATIONS):
+        shape = _random_shape(source, traits, capabilities, heads)
+        if shape and shape != ("s",):
+            yield shape
+
+
+def _thinking_shapes(heads: Sequence[Shape]) -> Iterator[Shape]:
+    for head in heads:
+        for turns in ("u at u", "u at u at u", "u at u a u", "u a u at u", "u at u at u a u"):
+            yield head + tuple(turns.split())
+
+
+def _call_shapes(heads: Sequence[Shape], thinking: bool, parallel: bool) -> Iterator[Shape]:
+    callers = ["c", "ac"] + ["cc", "acc"] * parallel
+    if thinking:
+        callers += ["tc", "atc"] + ["tcc"] * parallel
+    final = "at" if thinking else "a"
+    for head in (*heads, ("u", "a")):
+        for caller in callers:
+            results = ("T",) * caller.count("c")
+            yield (*head, "u", caller, *results)
+            yield (*head, "u", caller, *results, "a", "u")
+            yield (*head, "u", caller, *results, caller, *results)
+            yield (*head, "u", caller, *results, final, "u", caller, *results)
+
+
+def _system_shapes(several: bool) -> Iterator[Shape]:
+    for turns in ("u a s u", "u a s u a u", "u a u a s u a", "u s", "u a u s"):
+        yield tuple(turns.split())
+        if several:
+            yield ("s", *turns.split())
+    if several:
+        yield ("s", "u", "a", "s", "u", "a", "s", "u")
+
+
+def _random_shape(
+    source: random.Random, traits: Traits, capabilities: frozenset[str], heads: Sequence[Shape]
+) -> Shape:
+    thinking, calls = "thinking" in capabilities, "calls" in capabilities
+    callers = ["c", "ac"] + ["cc", "acc", "ccc"] * (traits.parallel != "raises")
+    turns = list(heads[-1]) if source.random() < 0.4 else []
+    length = source.randint(1, _LONGEST)
+    while len(turns) < length:
+        turns.append("u")
+        while calls and source.random() < 0.4:
+            caller = source.choice(callers)
+            turns.append(caller + ("t" if thinking and source.random() < 0.5 else ""))
+            turns += ["T"] * caller.count("c")
+        turns.append("a" + ("t" if thinking and source.random() < 0.5 else ""))
+    if "prefill" not in capabilities or source.random() < 0.8:
+        turns.pop()
+    return tuple(turns)

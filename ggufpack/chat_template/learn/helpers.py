@@ -1,0 +1,434 @@
+"""The ``define`` blocks that learned templates share: JSON as Python spells it, trimming, dates.
+
+Everything that Go's text/template has no function for and that can still be written in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ggufpack.chat_template.go.nodes import (
+    Assign,
+    Break,
+    Define,
+    Expression,
+    If,
+    Include,
+    Literal,
+    Node,
+    Path,
+    Print,
+    Range,
+    Text,
+    With,
+)
+from ggufpack.chat_template.learn.tables import call, negated, text, variable
+
+Nodes = tuple[Node, ...]
+DOT = Path("")
+
+_MONTHS = "January February March April May June July August September October November December".split()
+_DEEPEST = 7
+_DATE: Expression = call("currentDate")
+_YEAR = call("slice", _DATE, text(0), text(4))
+_MONTH = call("slice", _DATE, text(5), text(7))
+_DAY = call("slice", _DATE, text(8), text(10))
+
+
+def field(*names: str) -> Path:
+    """``.Name``."""
+    return Path("", names)
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How objects are spelled."""
+
+    between: str = ", "
+    colon: str = ": "
+    indent: int = 0
+    escaped: bool = False  # for HTML
+    sort: bool = False
+    python: bool = False  # repr
+
+    @property
+    def quote(self) -> str:
+        return "'" if self.python else "&#34;" if self.escaped else '"'
+
+    def string(self, value: Expression) -> Node:
+        if self.python:
+            return Include("repr-string", value)
+        quoted = call("printf", text("%q"), value)
+        return Print(call("html", quoted) if self.escaped else quoted)
+
+    def line(self, depth: int) -> str:
+        return "\n" + " " * (self.indent * depth) if self.indent else ""
+
+    def separator(self, depth: int) -> str:
+        return self.between.rstrip() + self.line(depth) if self.indent else self.between
+
+
+_STYLES: dict[str, _Style] = {
+    "python": _Style(),
+    "ascii": _Style(),
+    "sorted": _Style(sort=True),
+    "compact": _Style(",", ":"),
+    "indent4": _Style(indent=4),
+    "indent2": _Style(indent=2),
+    "repr": _Style(python=True),
+}
+_STYLES |= {
+    f"html-{name}": _Style(style.between, style.colon, style.indent, True, style.sort)
+    for name, style in _STYLES.items()
+    if not style.python
+}
+# kinds that are Go structs; every other object is a map, a list or a plain value
+_STRUCTS = ("tool", "function", "parameters", "properties", "property")
+
+
+class Helpers:
+    """The helpers that a template uses, made on demand."""
+
+    def __init__(self) -> None:
+        self._defines: dict[str, Define] = {}
+        self.lossy: set[str] = set()
+
+    @property
+    def defines(self) -> tuple[Define, ...]:
+        """The blocks, in the order of first use."""
+        return tuple(self._defines.values())
+
+    def _define(self, name: str, body: Callable[[], Nodes]) -> str:
+        if name not in self._defines:
+            self._defines[name] = Define(name, ())  # named before its body, which may name it
+            self._defines[name] = Define(name, body())
+        return name
+
+    # --- JSON -----------------------------------------------------------------
+
+    def json(self, kind: str, spelling: str, value: Expression) -> Nodes:
+        """An object of ``kind`` in one of ``spans.STYLES``."""
+        if kind in ("tools", "functions"):
+            return self._tool_list(kind, spelling, value)
+        return (self._include(kind, spelling, 0, value),)
+
+    def _include(self, kind: str, spelling: str, depth: int, value: Expression) -> Node:
+        kind = kind if kind in _STRUCTS else "json"
+        style = _STYLES[spelling]
+        if style.python:
+            self.string_repr()
+        name = kind if spelling in ("python", "ascii") else f"{kind}-{spelling}"
+        if style.indent and depth:
+            name += str(depth)
+        if depth > _DEEPEST:
+            self.lossy.add("deeply nested values")
+            return Print(call("json", value))
+        return Include(self._define(name, lambda: self._body(kind, spelling, depth)), value)
+
+    def _body(self, kind: str, spelling: str, depth: int) -> Nodes:
+        style = _STYLES[spelling]
+
+        def inner(name: str, value: Expression) -> Nodes:
+            return (self._include(name, spelling, depth + 1, value),)
+
+        if kind == "tool":
+            entries = [
+                ("type", (style.string(field("Type")),), None),
+                ("function", inner("function", field("Function")), None),
+            ]
+            return self._object(entries, style, depth)
+        if kind == "function":
+            entries = [
+                ("name", (style.string(field("Name")),), None),
+                ("description", (style.string(field("Description")),), None),
+                ("parameters", inner("parameters", field("Parameters")), None),
+            ]
+            return self._object(entries, style, depth)
+        if kind == "parameters":
+            entries = [
+                ("type", (style.string(field("Type")),), None),
+                ("properties", inner("properties", field("Properties")), None),
+                ("required", inner("json", field("Required")), field("Required")),
+            ]
+            return self._object(entries, style, depth)
+        if kind == "property":
+            entries = [
+                ("type", self._type(style), None),
+                ("description", (style.string(field("Description")),), field("Description")),
+                ("enum", inner("json", field("Enum")), field("Enum")),
+                ("items", inner("json", field("Items")), field("Items")),
+            ]
+            return self._object(entries, style, depth)
+        if kind == "properties":
+            return self._map(style, depth, inner("property", variable("v")))
+        return self._any(style, depth, inner("json", variable("v")))
+
+    def _type(self, style: _Style) -> Nodes:
+        if style.python or style.escaped:
+            return (style.string(call("printf", text("%v"), field("Type"))),)
+        return (Print(call("json", field("Type"))),)
+
+    @staticmethod
+    def _object(
+        entries: Sequence[tuple[str, Nodes, Expression | None]], style: _Style, depth: int
+    ) -> Nodes:
+        nodes: list[Node] = [Text("{" + style.line(depth + 1))]
+        for place, (key, value, given) in enumerate(sorted(entries) if style.sort else entries):
+            separator = style.separator(depth + 1) if place else ""
+            if given is not None and style.sort and not place:
+                # a first entry that may be absent: its separator stands behind it
+                behind = Text(style.separator(depth + 1))
+                nodes.append(If(given, (Text(f"{style.quote}{key}{style.quote}{style.colon}"), *value, behind)))
+                continue
+            first = separator if place and not (style.sort and place == 1 and _optional(entries, style)) else ""
+            entry: Nodes = (Text(f"{first}{style.quote}{key}{style.quote}{style.colon}"), *value)
+            nodes += entry if given is None else [If(given, entry)]
+        return (*nodes, Text(style.line(depth) + "}"))
+
+    @staticmethod
+    def _map(style: _Style, depth: int, value: Nodes) -> Nodes:
+        key: Nodes = (style.string(variable("k")), Text(style.colon))
+        first = variable("n")
+        loop = Range(
+            DOT,
+            (
+                If(first, (Text(style.separator(depth + 1)),), _unless_empty(style.line(depth + 1))),
+                Assign("$n", Literal(1), declare=False),
+                *key,
+                *value,
+            ),
+            "$k",
+            "$v",
+        )
+        closing: Nodes = (Text("}"),)
+        if style.indent:
+            closing = (If(first, (Text(style.line(depth)),)), Text("}"))
+        return (Text("{"), Assign("$n", Literal(0)), loop, *closing)
+
+    def _any(self, style: _Style, depth: int, value: Nodes) -> Nodes:
+        kind = variable("t")
+        a_list: Nodes = (
+            Text("["),
+            Range(
+                DOT,
+                (
+                    If(
+                        variable("i"),
+                        (Text(style.separator(depth + 1)),),
+                        _unless_empty(style.line(depth + 1)),
+                    ),
+                    *value,
+                ),
+                "$i",
+                "$v",
+            ),
+            *((If(DOT, (Text(style.line(depth)),)),) if style.indent else ()),
+            Text("]"),
+        )
+        plain: Nodes = (Print(call("json", DOT)),)
+        if style.python:
+            plain = _python_literal(DOT)
+        is_map = call(
+            "or",
+            call("eq", kind, text("template.templateArgs")),
+            call("eq", kind, text("map[string]interface {}")),
+        )
+        return (
+            Assign("$t", call("printf", text("%T"), DOT)),
+            If(
+                call("eq", kind, text("string")),
+                (style.string(DOT),),
+                (
+                    If(
+                        call("eq", call("slice", kind, text(0), text(2)), text("[]")),
+                        a_list,
+                        (If(is_map, self._map(style, depth, value), plain),),
+                    ),
+                ),
+            ),
+        )
+
+    def _tool_list(self, kind: str, spelling: str, value: Expression) -> Nodes:
+        style = _STYLES[spelling]
+        one = (
+            self._include("tool", spelling, 1, variable("t"))
+            if kind == "tools"
+            else self._include("function", spelling, 1, Path("$t", ("Function",)))
+        )
+        between = If(variable("i"), (Text(style.separator(1)),), _unless_empty(style.line(1)))
+        return (
+            Text("["),
+            Range(value, (between, one), "$i", "$t"),
+            Text(style.line(0) + "]"),
+        )
+
+    # --- text -----------------------------------------------------------------
+
+    def trimmed(self, left: str, right: str, value: Expression) -> Node:
+        """``value`` without white space at its edges (ASCII's only); see ``pieces.Value``."""
+        if not left and not right:
+            return Print(value)
+        sides = {"": "", "newlines": "n", "all": "s"}
+        same = left == right
+        name = {("all", "all"): "trim", ("all", ""): "trim-left", ("", "all"): "trim-right"}.get(
+            (left, right), "trim-newlines" if same else f"trim-{sides[left] or '0'}{sides[right] or '0'}"
+        )
+        return Include(self._define(name, lambda: _trim_body(left, right)), value)
+
+    def string_repr(self) -> str:
+        """A string as Python's ``repr`` writes it."""
+        return self._define("repr-string", _repr_body)
+
+    # --- dates ----------------------------------------------------------------
+
+    def date(self, directive: str) -> Nodes:
+        """Today, as ``strftime`` fills in ``%directive``."""
+        parts: dict[str, Nodes] = {
+            "Y": (Print(_YEAR),),
+            "y": (Print(call("slice", _DATE, text(2), text(4))),),
+            "m": (Print(_MONTH),),
+            "d": (Print(_DAY),),
+            "F": (Print(_DATE),),
+            "-d": _without_zero(8),
+            "-m": _without_zero(5),
+        }
+        if directive in parts:
+            return parts[directive]
+        if directive in ("B", "b", "h"):
+            short = directive != "B"
+            name = "month" if short else "month-name"
+            names = [month[:3] if short else month for month in _MONTHS]
+            return (Include(self._define(name, lambda: _month_body(names)), DOT),)
+        self.lossy.add(f"date %{directive}")
+        return ()
+
+
+def _optional(entries: Sequence[tuple[str, Nodes, Expression | None]], style: _Style) -> bool:
+    return style.sort and sorted(entries, key=lambda entry: entry[0])[0][2] is not None
+
+
+def _unless_empty(separator: str) -> Nodes:
+    return (Text(separator),) if separator else ()
+
+
+def _python_literal(value: Expression) -> Nodes:
+    shown = call("printf", text("%v"), value)
+    return (
+        If(
+            call("eq", shown, text("true")),
+            (Text("True"),),
+            (
+                If(
+                    call("eq", shown, text("false")),
+                    (Text("False"),),
+                    (If(call("eq", shown, text("<nil>")), (Text("None"),), (Print(call("json", value)),)),),
+                ),
+            ),
+        ),
+    )
+
+
+def python_booleans(value: Expression, other: Nodes) -> Nodes:
+    """``True`` and ``False`` for booleans, ``other`` for anything else."""
+    is_boolean = call("eq", call("printf", text("%T"), value), text("bool"))
+    return (If(is_boolean, (If(value, (Text("True"),), (Text("False"),)),), other),)
+
+
+def _trim_body(left: str, right: str) -> Nodes:
+    value = variable("s")
+    nodes: list[Node] = [Assign("$s", DOT)]
+    if left:
+        first = call("slice", value, text(0), text(1))
+        cut = Assign("$s", call("slice", value, text(1)), declare=False)
+        is_space = call("and", value, _is_space(first, left))
+        nodes.append(Range(call("len", DOT), (If(is_space, (cut,), (Break(),)),)))
+    if right:
+        # the end of the last character that stays
+        here = call("slice", call("slice", value, variable("i")), text(0), text(1))
+        behind = Assign("$e", variable("i"), declare=False)
+        nodes += [
+            Assign("$e", Literal(0)),
+            Assign("$keep", Literal(False)),
+            Range(
+                call("len", value),
+                (
+                    If(variable("keep"), (behind,)),
+                    Assign("$keep", negated(_is_space(here, right)), declare=False),
+                ),
+                "",
+                "$i",
+            ),
+            If(variable("keep"), (Assign("$e", call("len", value), declare=False),)),
+            Assign("$s", call("slice", value, text(0), variable("e")), declare=False),
+        ]
+    return (*nodes, Print(value))
+
+
+def _is_space(character: Expression, which: str) -> Expression:
+    if which == "newlines":
+        return call("eq", character, text("\n"))
+    return call("le", character, text(" "))
+
+
+def _repr_body() -> Nodes:
+    """Single quotes, but double ones around a text with a single and no double quote."""
+    character = variable("c")
+    take = Assign("$c", call("slice", call("slice", DOT, variable("i")), text(0), text(1)))
+    find = Range(
+        call("len", DOT),
+        (
+            take,
+            If(call("eq", character, text("'")), (Assign("$one", Literal(True), declare=False),)),
+            If(call("eq", character, text('"')), (Assign("$two", Literal(True), declare=False),)),
+        ),
+        "",
+        "$i",
+    )
+    quote = variable("q")
+    escaped: tuple[tuple[str, str], ...] = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
+    body: Nodes = (
+        If(
+            call("and", call("eq", character, text("'")), call("eq", quote, text("'"))),
+            (Text("\\'"),),
+            (Print(character),),
+        ),
+    )
+    for plain, written in reversed(escaped):
+        body = (If(call("eq", character, text(plain)), (Text(written),), body),)
+    return (
+        Assign("$one", Literal(False)),
+        Assign("$two", Literal(False)),
+        find,
+        Assign("$q", Literal("'")),
+        If(
+            call("and", variable("one"), call("not", variable("two"))),
+            (Assign("$q", Literal('"'), declare=False),),
+        ),
+        Print(quote),
+        Range(call("len", DOT), (take, *body), "", "$i"),
+        Print(quote),
+    )
+
+
+def _month_body(names: Sequence[str]) -> Nodes:
+    body: Nodes = ()
+    for number, name in reversed(list(enumerate(names, 1))):
+        body = (If(call("eq", variable("m"), text(f"{number:02d}")), (Text(name),), body),)
+    return (Assign("$m", _MONTH), *body)
+
+
+def _without_zero(start: int) -> Nodes:
+    tens = call("slice", _DATE, text(start), text(start + 1))
+    ones = call("slice", _DATE, text(start + 1), text(start + 2))
+    return (If(call("ne", tens, text("0")), (Print(tens),)), Print(ones))
+
+
+def set_if(condition: Expression, name: str, value: Expression) -> Node:
+    """``{{ if condition }}{{ $name = value }}{{ end }}``."""
+    return If(condition, (Assign("$" + name, value, declare=False),))
+
+
+def with_first(value: Expression, body: Nodes) -> Node:
+    """``{{ with value }}…{{ end }}``."""
+    return With(value, body)

@@ -1,0 +1,262 @@
+"""Finds the sentinels of a conversation in its render, in every spelling that a template may choose.
+
+The longest spelling wins: a whole tool list printed as JSON is one value, and so is a single
+description. What is found inside no object is found by itself.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from ggufpack.chat_template.conversation import Conversation
+from ggufpack.chat_template.learn.conversations import LEFT, RIGHT
+from ggufpack.chat_template.learn.pieces import Atom, Path, Piece, Value
+from ggufpack.chat_template.traits import DATE_MARK
+
+# Styles of a JSON object, most likely first. Two styles may spell a small object alike: ``settle``.
+STYLES: dict[str, dict[str, Any]] = {
+    "python": {},
+    "compact": {"separators": (",", ":")},
+    "indent4": {"indent": 4},
+    "indent2": {"indent": 2},
+    "ascii": {"ensure_ascii": True},
+    "sorted": {"sort_keys": True},
+}
+_TOKEN = re.compile(r"Qz[^\sW]*?W|73\d{4}")
+_EDGES = {"": (LEFT, RIGHT), "newlines": (LEFT.lstrip("\n"), RIGHT.rstrip("\n")), "all": ("", "")}
+
+
+class LearningError(Exception):
+    """This conversation cannot be learned from; says why."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """An atom and where it stands in the render."""
+
+    start: int
+    end: int
+    atom: Atom
+
+
+class Spellings:
+    """Every spelling of every value of a conversation."""
+
+    def __init__(self, conversation: Conversation, gathered: bool) -> None:
+        self._by_token: dict[str, list[tuple[str, int, Atom]]] = defaultdict(list)
+        self._known: set[str] = set()
+        self._conversation = conversation
+        self._gathered = gathered
+        self._add_tools()
+        self._add_messages()
+        for spelled in self._by_token.values():
+            spelled.sort(key=lambda found: -len(found[0]))
+
+    def find(self, text: str) -> list[Span]:
+        """The values in ``text``, in order; none overlap."""
+        found: list[Span] = []
+        end = 0
+        for token in _TOKEN.finditer(text):
+            if token.start() < end:
+                continue
+            if date := DATE_MARK.match(text, token.start()):
+                atom = Atom(None, (), Value("date", date[1]))
+                found.append(Span(date.start(), date.end(), atom))
+                end = date.end()
+                continue
+            for spelled, offset, atom in self._by_token.get(token[0], ()):
+                start = token.start() - offset
+                if start >= end and text.startswith(spelled, start):
+                    end = start + len(spelled)
+                    found.append(Span(start, end, atom))
+                    break
+        return found
+
+    def _put(self, text: str, atom: Atom) -> None:
+        token = _TOKEN.search(text)
+        if token is not None and text not in self._known:
+            self._known.add(text)
+            self._by_token[token[0]].append((text, token.start(), atom))
+
+    def _object(self, value: Any, owner: int | None, path: Path, kind: str) -> None:
+        for text, style in _spelled(json.dumps(value)):
+            self._put(text, Atom(owner, path, Value(kind, style)))
+
+    def _text(self, text: str, owner: int | None, path: Path, kind: str) -> None:
+        core = text.removeprefix(LEFT).removesuffix(RIGHT)
+        edges = list(_EDGES) if core != text else [""]
+        for left in edges:
+            for right in edges:
+                trimmed = _EDGES[left][0] + core + _EDGES[right][1] if core != text else text
+                atom = Atom(owner, path, Value(kind, "raw", left, right))
+                self._put(trimmed, atom)
+                for spelling, spelled in _text_spellings(trimmed):
+                    self._put(spelled, replace(atom, mark=Value(kind, spelling, left, right)))
+
+    def _add_tools(self) -> None:
+        tools = self._conversation.tools
+        if not tools:
+            return
+        self._object(list(tools), None, (), "tools")
+        self._object([tool["function"] for tool in tools], None, (), "functions")
+        for j, tool in enumerate(tools):
+            path: Path = (("definition", j),)
+            function = tool["function"]
+            parameters = function["parameters"]
+            for kind, value in (
+                ("tool", tool),
+                ("function", function),
+                ("parameters", parameters),
+                ("properties", parameters["properties"]),
+                ("required", parameters["required"]),
+            ):
+                self._object(value, None, path, kind)
+            self._text(function["name"], None, path, "tool_name")
+            self._text(function["description"], None, path, "tool_description")
+            for k, (name, schema) in enumerate(parameters["properties"].items()):
+                inner: Path = (*path, ("property", k))
+                self._object(schema, None, inner, "property")
+                self._text(name, None, inner, "property_name")
+                if "description" in schema:
+                    self._text(schema["description"], None, inner, "property_description")
+
+    def _add_messages(self) -> None:
+        systems = 0
+        for i, message in enumerate(self._conversation.messages):
+            if message.role == "system" and (i == 0 or self._gathered):
+                path: Path = (("system", systems),) if self._gathered else ()
+                self._text(message.content, None, path, "system")
+                systems += 1
+                continue
+            self._text(message.content, i, (), "content")
+            self._text(message.thinking, i, (), "thinking")
+            for j, call in enumerate(message.calls):
+                path = (("call", j),)
+                self._text(call.id, i, path, "call_id")
+                self._text(call.name, i, path, "call_name")
+                arguments = dict(call.arguments)
+                self._object(arguments, i, path, "arguments")
+                for text, _ in _spelled(json.dumps(json.dumps(arguments, ensure_ascii=False))):
+                    self._put(text, Atom(i, path, Value("arguments", "string")))
+                for k, (key, value) in enumerate(arguments.items()):
+                    inner = (*path, ("argument", k))
+                    self._text(key, i, inner, "key")
+                    if isinstance(value, str):
+                        self._text(value, i, inner, "value")
+                    else:
+                        self._object(value, i, inner, "value")
+            if message.role == "tool":
+                # a result without a call of its own; others are told apart from their calls later
+                self._text(message.tool_call_id, i, (), "result_id")
+                self._text(message.tool_name, i, (), "result_name")
+
+
+def _text_spellings(text: str) -> Iterator[tuple[str, str]]:
+    if not text:
+        return
+    yield "quoted", json.dumps(text, ensure_ascii=False)
+    yield "quoted", json.dumps(text)
+    yield "repr", repr(text)
+    if not text.isascii():
+        yield "raw", text.encode("unicode_escape").decode().replace("\\xe9", "\\u00e9")
+
+
+@lru_cache(maxsize=4096)
+def _spelled(dumped: str) -> tuple[tuple[str, str], ...]:
+    """``(text, styles)`` of the value that ``dumped`` holds; small values look alike in several."""
+    value = json.loads(dumped)
+    found: dict[str, list[str]] = defaultdict(list)
+    for style, options in STYLES.items():
+        text = json.dumps(value, **{"ensure_ascii": False, **options})
+        found[text].append(style)
+        found[_escaped(text)].append("html-" + style)
+    found[str(value)].append("repr")
+    return tuple((text, "|".join(styles)) for text, styles in found.items())
+
+
+def _escaped(text: str) -> str:
+    """HTML's escapes, as Jinja writes them and Go does."""
+    return html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+
+
+def settle(sequences: Iterable[list[Piece]]) -> None:
+    """Give each object one style: of those that its text allows, what most of its kind have."""
+    sequences = list(sequences)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for pieces in sequences:
+        for piece in pieces:
+            if isinstance(piece, Atom) and isinstance(piece.mark, Value):
+                # an object that allows one style says more than many that allow all
+                styles = piece.mark.spelling.split("|")
+                counts[piece.mark.kind].update({style: 1 + 100 * (len(styles) == 1) for style in styles})
+    for pieces in sequences:
+        for at, piece in enumerate(pieces):
+            if isinstance(piece, Atom) and isinstance(piece.mark, Value) and "|" in piece.mark.spelling:
+                known = counts[piece.mark.kind]
+                style = max(piece.mark.spelling.split("|"), key=known.__getitem__)
+                pieces[at] = replace(piece, mark=replace(piece.mark, spelling=style))
+
+
+def find_spans(
+    spellings: Spellings, text: str, conversation: Conversation, ids_in_calls: bool
+) -> list[Span]:
+    """The spans of a render, with what a result repeats of its call given to the result.
+
+    Raises:
+        LearningError: messages are not printed in order.
+    """
+    messages = conversation.messages
+    spans = spellings.find(text)
+    results: dict[str, list[int]] = defaultdict(list)
+    for i, message in enumerate(messages):
+        if message.role == "tool":
+            results[message.tool_call_id].append(i)
+            results[message.tool_name].append(i)
+    current = -1
+    seen: set[Atom] = set()
+    found: list[Span] = []
+    for index, span in enumerate(spans):
+        atom = span.atom
+        mark = atom.mark
+        if atom.owner is not None and isinstance(mark, Value) and mark.kind in ("call_id", "call_name"):
+            call = messages[atom.owner].calls[atom.path[0][1]]
+            repeated = results[call.id if mark.kind == "call_id" else call.name]
+            again = atom in seen or current > atom.owner or (mark.kind == "call_id" and not ids_in_calls)
+            if again and repeated:
+                kind = "result_id" if mark.kind == "call_id" else "result_name"
+                owner = _result_owner(spans[index + 1 :], found, repeated, current, kind)
+                atom = Atom(owner, (), replace(mark, kind=kind))
+            else:
+                seen.add(atom)
+        if atom.owner is not None:
+            if atom.owner < current:
+                raise LearningError("messages are not printed in order")
+            current = atom.owner
+        found.append(Span(span.start, span.end, atom))
+    return found
+
+
+def _result_owner(
+    following: list[Span], found: list[Span], results: list[int], current: int, kind: str
+) -> int:
+    """Which of ``results`` a repeated id or name belongs to: the one whose content comes next."""
+    ahead = (
+        span.atom.owner
+        for span in following
+        if span.atom.owner is not None and isinstance(span.atom.mark, Value) and span.atom.mark.kind == "content"
+    )
+    following_owner = next(ahead, None)
+    printed = any(
+        span.atom.owner == current and isinstance(span.atom.mark, Value) and span.atom.mark.kind == kind
+        for span in found
+    )
+    if following_owner in results and (current not in results or printed):
+        return following_owner  # type: ignore[return-value]
+    return current if current in results else results[0]
