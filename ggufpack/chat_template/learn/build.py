@@ -199,8 +199,8 @@ class Builder:
     def _loop(self, name: str) -> Nodes:
         kind = name.rstrip("#")
         body = self._nodes(name)
-        if kind == "system":
-            return _system_loop(body)
+        if kind == "instruction":
+            return _system_loop(self._printed[name], body)
         if kind == "definition":
             return (Range(_TOOLS, body, "$j", "$t"),)
         if kind == "call":
@@ -284,11 +284,19 @@ def _map_loop(entries: Expression, body: Nodes) -> Nodes:
     return (Assign("$n", Literal(0)), Range(entries, counted, "$k", "$v"))
 
 
-def _system_loop(body: Nodes) -> Nodes:
+# what Ollama's own .System is: all system messages, joined (template.go, collate)
+_JOINED: Printed = (Choice("first", (), ("\n\n",)), Value("system"))
+
+
+def _system_loop(printed: Printed, body: Nodes) -> Nodes:
     """All system messages of a conversation, one after the other."""
-    is_system = call("eq", field("Role"), text("system"))
-    printed = _renamed(body)
-    return (Range(_MESSAGES, (If(is_system, printed),)),)
+    if printed == _JOINED:
+        return (Print(Path("$", ("System",))),)
+    counted: Nodes = _renamed(body)
+    if "$n" not in _variables(body):
+        return (Range(_MESSAGES, (If(_IS_SYSTEM, counted),)),)
+    counted = (*counted, Assign("$n", Literal(1), declare=False))
+    return (Assign("$n", Literal(0)), Range(_MESSAGES, (If(_IS_SYSTEM, counted),)))
 
 
 def _renamed(body: Nodes) -> Nodes:

@@ -18,8 +18,8 @@ from ggufpack.chat_template.traits import Traits
 Shape = tuple[str, ...]
 
 # White space at the edges of every content: a template that trims shows it. No template's own text
-# begins or ends like this.
-LEFT, RIGHT = "\n \t", "\t \n"
+# begins or ends like this, not even with a line break or two of its own in between.
+LEFT, RIGHT = "\n\n\n \t", "\t \n\n\n"
 
 NUMBER_BASE = 730000
 _SEED = 0

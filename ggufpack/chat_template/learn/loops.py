@@ -17,9 +17,9 @@ from ggufpack.chat_template.learn.pieces import Atom, Loop, Path, Pieces, joined
 from ggufpack.chat_template.learn.slots import Sequence
 from ggufpack.chat_template.learn.tables import Features, Row, features
 
-KINDS = ("property", "argument", "definition", "call", "system")  # innermost first
-# Go ranges over these maps: it knows which entry is the first, and not which is the last
-_MAPS = ("property", "argument")
+KINDS = ("property", "argument", "definition", "call", "instruction")  # innermost first
+# Of these loops Go knows which entry is the first, and not which is the last
+_MAPS = ("property", "argument", "instruction")
 
 
 @dataclass(frozen=True)

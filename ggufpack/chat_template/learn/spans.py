@@ -131,7 +131,7 @@ class Spellings:
         systems = 0
         for i, message in enumerate(self._conversation.messages):
             if message.role == "system" and (i == 0 or self._gathered):
-                path: Path = (("system", systems),) if self._gathered else ()
+                path: Path = (("instruction", systems),) if self._gathered else ()
                 self._text(message.content, None, path, "system")
                 systems += 1
                 continue

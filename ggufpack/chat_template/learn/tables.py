@@ -87,6 +87,7 @@ FEATURES: dict[str, Expression] = {
     "prev=tool": _role("prev", "tool"),
     "tools": Path("$", ("Tools",)),
     "system": variable("system"),
+    "any_system": Path("$", ("System",)),
     "off": _switch(False),
     "on": _switch(True),
     "after_user": call("gt", variable("i"), variable("user")),
@@ -122,6 +123,7 @@ SLOT_FEATURES: dict[tuple[str, str], Expression] = {
     ("definition", "last"): call("eq", call("len", call("slice", Path("$", ("Tools",)), variable("j"))), text(1)),
     ("argument", "first"): call("not", variable("n")),
     ("property", "first"): call("not", variable("n")),
+    ("instruction", "first"): call("not", variable("n")),
     ("tail", "after_user"): call("ne", variable("prev"), text("user")),
 }
 
@@ -138,6 +140,7 @@ def features(conversation: Conversation, i: int) -> Features:
     leading = messages[0].role == "system"
     found = {
         "system": leading,
+        "any_system": any(message.role == "system" for message in messages),
         "tools": bool(conversation.tools),
         "on": conversation.think is True,
         "off": conversation.think is False,
