@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ggufpack.chat_template.prompt import Prompt
+from ggufpack.chat_template.stops import end_tokens
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.convert.process import usable_cpus
 from ggufpack.convert.protocol import Job
@@ -62,18 +63,25 @@ def memory_needed(threads: int | None) -> int:
     return WORKER_BASE_BYTES + (threads or usable_cpus()) * per_thread
 
 
-def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool]:
+def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool | int]:
     """Keys of the GGUF that must say what training did, not what the tokenizer files say.
 
     In training the chat template alone puts BOS and EOS (``apply_chat_template`` encodes without
     special tokens); an engine goes by ``add_bos_token`` and ``add_eos_token``.
     """
     plan = prompt.plan
-    overrides: dict[str, str | bool] = {}
+    overrides: dict[str, str | bool | int] = {}
     if plan.gguf_chat_template is not None:
         overrides["tokenizer.chat_template"] = plan.gguf_chat_template
     if plan.emits_bos is not None and checkpoint.tokenizer.bos is not None:
         overrides["tokenizer.ggml.add_bos_token"] = plan.emits_bos
     if plan.gguf_chat_template is not None and checkpoint.tokenizer.add_eos:
         overrides["tokenizer.ggml.add_eos_token"] = False
+    if prompt.template is not None:
+        tokenizer = checkpoint.tokenizer
+        single = [stop for stop in prompt.stops if tokenizer.id(stop) is not None]
+        for key, text in zip(("eot", "eom"), end_tokens(single, tokenizer.eos), strict=True):
+            token = None if text is None else tokenizer.id(text)
+            if token is not None:
+                overrides[f"tokenizer.ggml.{key}_token_id"] = token
     return overrides

@@ -21,7 +21,7 @@ class Job:
         checkpoint: the folder.
         outputs: (file type, temporary path) of each file to write.
         intermediate: ``"f32"``, ``"f16"`` or ``"bf16"``: the converter's own output precision.
-        overrides: key-value pairs (text or boolean) that replace the converter's in the GGUF.
+        overrides: key-value pairs (text, boolean, unsigned 32-bit) that replace those in the GGUF.
         trust_remote_code: whether the checkpoint's own Python code may run.
         allowed: finding ids of value problems that are accepted.
         threads: encoder threads.
@@ -31,7 +31,7 @@ class Job:
     checkpoint: Path
     outputs: tuple[tuple[str, Path], ...]
     intermediate: str
-    overrides: Mapping[str, str | bool] = field(default_factory=dict)
+    overrides: Mapping[str, str | bool | int] = field(default_factory=dict)
     trust_remote_code: bool = False
     allowed: tuple[str, ...] = ()
     threads: int = 1

@@ -93,7 +93,7 @@ class TensorSink:
         kernels: Kernels,
         threads: int,
         allowed: Collection[str],
-        overrides: Mapping[str, str | bool],
+        overrides: Mapping[str, str | bool | int],
         plan_only: bool,
         progress: OnProgress,
     ) -> None:
@@ -149,8 +149,7 @@ class TensorSink:
         if names is not None:
             names.value = sorted(names.value)
         for key, value in self._overrides.items():
-            kind = gguf.GGUFValueType.BOOL if isinstance(value, bool) else gguf.GGUFValueType.STRING
-            pairs[key] = gguf.gguf_writer.GGUFValue(value, kind)
+            pairs[key] = gguf.gguf_writer.GGUFValue(value, _value_type(value))
         return pairs
 
     def _check_space(self, layouts: Sequence[FileLayout]) -> None:
@@ -225,6 +224,12 @@ class TensorSink:
             digest = _file_digest(stream)
         layout = file.layout
         return Written(layout.file_type, file.path, layout.size, digest, _count_types(layout))
+
+
+def _value_type(value: str | bool | int) -> gguf.GGUFValueType:
+    if isinstance(value, bool):
+        return gguf.GGUFValueType.BOOL
+    return gguf.GGUFValueType.UINT32 if isinstance(value, int) else gguf.GGUFValueType.STRING
 
 
 def _count_types(layout: FileLayout) -> dict[str, int]:

@@ -6,7 +6,7 @@ import pytest
 
 from ggufpack.chat_template import named
 from ggufpack.chat_template.render import ChatTemplate
-from ggufpack.chat_template.stops import derive_stops
+from ggufpack.chat_template.stops import derive_stops, end_tokens
 
 CHATML = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}
 LLAMA3 = {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"}
@@ -55,7 +55,7 @@ REAL = {
     "GLM-4.6": (
         {"<|user|>", "<|assistant|>", "<|observation|>", "<|system|>", "<think>", "</think>"},
         ["<|endoftext|>", "<|user|>", "<|observation|>"],
-        ["<|user|>", "<|endoftext|>", "<|observation|>"],
+        ["<|user|>", "<|observation|>", "<|endoftext|>"],
     ),
     "CohereForAI-c4ai-command-r7b-12-2024-tool_use": (
         COHERE,
@@ -121,3 +121,53 @@ def test_both_places_count() -> None:
 
 def test_only_eos_when_the_template_refuses() -> None:
     assert derive_stops(ChatTemplate("{{ raise_exception('no') }}"), {"<a>"}, ["<e>", "<e>"]) == ("<e>",)
+
+
+TURNS = (
+    "{% for m in messages %}{{ '<' ~ m.role ~ '>' ~ m.content }}"
+    "{% for c in m.tool_calls or [] %}<call>{{ c.function.arguments | tojson }}</call>{% endfor %}"
+    "{% if m.tool_calls %}END{% endif %}{{ '<e>' if not m.tool_calls }}{% endfor %}"
+    "{{ '<assistant>' if add_generation_prompt }}"
+)
+TURN_TOKENS = {"<user>", "<assistant>", "<tool>", "<call>", "</call>", "<e>", "<m>", "<end_calls>"}
+
+
+@pytest.mark.parametrize(
+    ("end", "stops"),
+    [
+        ("<m>", ("<e>", "<m>")),
+        ("", ("<e>", "<tool>")),  # the next role's opening ends the turn
+        ("<e>", ("<e>",)),
+        ("<end_calls><e>", ("<e>",)),  # what closes the list is not where the turn ends
+    ],
+)
+def test_after_tool_calls(end: str, stops: tuple[str, ...]) -> None:
+    template = ChatTemplate(TURNS.replace("END", end))
+    assert derive_stops(template, TURN_TOKENS, []) == stops
+
+
+def test_a_call_that_must_be_alone_has_an_end_too() -> None:
+    alone = "{% if (m.tool_calls or []) | length > 1 %}{{ raise_exception('one') }}{% endif %}"
+    template = ChatTemplate(TURNS.replace("END", f"<m>{alone}"))
+    assert derive_stops(template, TURN_TOKENS, []) == ("<e>", "<m>")
+
+
+def test_no_stop_inside_a_call() -> None:
+    text = TURNS.replace("<call>", "<e><call>").replace("END", "<m>")
+    assert "<e>" not in derive_stops(ChatTemplate(text), TURN_TOKENS, ["<m>"])
+
+
+@pytest.mark.parametrize(
+    ("stops", "eos", "expected"),
+    [
+        (["<e>"], "<e>", (None, None)),
+        (["<u>", "<e>"], "<e>", ("<u>", None)),
+        (["<u>", "<o>", "<e>"], "<e>", ("<u>", "<o>")),
+        (["<|im_end|>", "<u>", "<e>"], "<e>", ("<u>", "<|im_end|>")),  # the known one ends without a key
+        (["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"], "<|end_of_text|>", ("<|eot_id|>", "<|eom_id|>")),
+        (["<|eom_id|>", "</s>"], "</s>", (None, "<|eom_id|>")),
+        ([], None, (None, None)),
+    ],
+)
+def test_end_tokens(stops: list[str], eos: str | None, expected: tuple[str | None, str | None]) -> None:
+    assert end_tokens(stops, eos) == expected
