@@ -77,6 +77,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
         Learnt(
             {slot: tree for slot, (tree, _) in grown.items()},
             first_call_only=folding.several_calls == {False},
+            required_loops=frozenset(folding.required_loops),
             python_booleans=_prints_python_booleans(marked, traits),
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )

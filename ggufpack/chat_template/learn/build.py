@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Union
 
 from ggufpack.chat_template.go.nodes import (
@@ -54,6 +54,7 @@ class Learnt:
 
     Attributes:
         trees: by slot.
+        required_loops: loops over properties that meet the required ones only.
         first_call_only: whether only the first of several calls is printed.
         python_booleans: whether a boolean argument is printed as ``True``.
         thinking_tags: around reasoning, for Ollama to find; ``None`` for none.
@@ -62,6 +63,7 @@ class Learnt:
 
     trees: Mapping[str, Tree]
     first_call_only: bool = False
+    required_loops: frozenset[str] = frozenset()
     python_booleans: bool = False
     thinking_tags: tuple[str, str] | None = None
 
@@ -211,6 +213,10 @@ class Builder:
             return (If(field("ToolCalls"), (Range(calls, body, "$j", "$c"),)),)
         if kind == "argument":
             return _map_loop(field("Function", "Arguments"), body)
+        if kind == "option":
+            return (Range(Path("$v", ("Enum",)), body, "$i", "$o"),)
+        if name in self.learnt.required_loops:
+            return _counted(Range(Path("$t", ("Function", "Parameters", "Required")), body, "$i", "$k"))
         if "$required" in _variables(body):
             is_required = Range(
                 Path("$t", ("Function", "Parameters", "Required")),
@@ -244,6 +250,7 @@ _TEXTS: dict[str, Path] = {
     "tool_name": field("Function", "Name"),
     "tool_description": field("Function", "Description"),
     "property_name": variable("k"),
+    "option": variable("o"),
     "property_description": Path("$v", ("Description",)),
 }
 _OBJECTS: dict[str, Path] = {
@@ -257,6 +264,7 @@ _OBJECTS: dict[str, Path] = {
     "properties": field("Function", "Parameters", "Properties"),
     "required": field("Function", "Parameters", "Required"),
     "property": variable("v"),
+    "options": Path("$v", ("Enum",)),
 }
 _OF_MESSAGE = ("content", "thinking", "result_id", "result_name")
 _OF_CALL = ("call_name", "call_id", "arguments")
@@ -271,17 +279,21 @@ def _expression(kind: str, slot: str) -> Path:
         return Path("$m", path.fields)
     if kind in _OF_CALL and loop == "argument":
         return Path("$c", path.fields)
-    if kind in _OF_TOOL and loop == "property":
+    if kind in _OF_TOOL and loop in ("property", "option"):
         return Path("$t", path.fields)
     return path
 
 
 def _map_loop(entries: Expression, body: Nodes) -> Nodes:
-    loop = Range(entries, body, "$k", "$v")
-    if "$n" not in _variables(body):
+    return _counted(Range(entries, body, "$k", "$v"))
+
+
+def _counted(loop: Range) -> Nodes:
+    """The loop; where it asks for ``$n``, that is 0 in the first round and 1 after."""
+    if "$n" not in _variables(loop.body):
         return (loop,)
-    counted = (*body, Assign("$n", Literal(1), declare=False))
-    return (Assign("$n", Literal(0)), Range(entries, counted, "$k", "$v"))
+    counted = (*loop.body, Assign("$n", Literal(1), declare=False))
+    return (Assign("$n", Literal(0)), replace(loop, body=counted))
 
 
 # what Ollama's own .System is: all system messages, joined (template.go, collate)

@@ -25,36 +25,52 @@ NUMBER_BASE = 730000
 _SEED = 0
 _CONVERSATIONS = 150
 _LONGEST = 8
-_TOOL_SETS: tuple[tuple[int, ...], ...] = (
-    (),
-    (0,),
-    (0, 1),
-    (0, 1, 2),
-    (2, 3),
-    (3, 0),
-    (1,),
-    (4, 5),
-    (5, 2, 4),
-)
-# type, required, described, an enum: so that no two of them go together
-_PROPERTIES: tuple[tuple[tuple[str, bool, bool, bool], ...], ...] = (
-    (("string", True, True, False), ("integer", False, True, False)),
-    (("integer", False, True, False),),
-    (
-        ("integer", True, True, False),
-        ("string", False, True, False),
-        ("string", True, True, False),
-        ("integer", False, True, False),
-    ),
-    (("string", False, True, False), ("string", True, True, False), ("integer", True, True, False)),
-    (
-        ("string", False, True, False),
-        ("boolean", True, True, False),
-        ("number", False, True, False),
-        ("boolean", False, True, False),
-    ),
-    (("number", True, True, False), ("integer", True, True, False), ("boolean", False, True, False)),
-)
+_TOOL_SETS: tuple[tuple[int, ...], ...] = ((), (0,), (0, 1), (0, 1, 2), (2, 3), (3, 0), (1,), (4, 5), (5, 2, 4))
+
+
+@dataclass(frozen=True)
+class _Property:
+    """What may change how a property is printed."""
+
+    type: str
+    required: bool
+    described: bool = True
+    options: bool = False
+
+
+_TYPES = ("string", "integer", "number", "boolean", "array")
+# each alone, and so both the first and the last of its tool
+_SINGLE = [
+    _Property(kind, required, described, options)
+    for kind in _TYPES
+    for required in (True, False)
+    for described in (True, False)
+    for options in ((False, True) if kind == "string" else (False,))
+]
+
+
+def _property_sets() -> list[tuple[_Property, ...]]:
+    source = random.Random(_SEED)  # noqa: S311  reproducible, not secret
+    string, integer, optional, number = (
+        _Property("string", True),
+        _Property("integer", False),
+        _Property("string", False),
+        _Property("integer", True),
+    )
+    mixed = [
+        (string, integer),
+        (integer, number),
+        (number, optional, string, integer),
+        (optional, string, number),
+        (optional, _Property("boolean", True), _Property("number", False), _Property("string", True, False)),
+        (_Property("number", True), number, _Property("boolean", False)),
+    ]
+    pairs = [tuple(source.sample(_SINGLE, 3)) for _ in range(2 * len(_SINGLE))]
+    return [*mixed, *((single,) for single in _SINGLE), *pairs]
+
+
+_PROPERTIES = _property_sets()
+_SCHEMAS_A_CONVERSATION = 6
 
 
 def sentinel(*parts: object) -> str:
@@ -75,6 +91,11 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
     source = random.Random(_SEED)  # noqa: S311  reproducible, not secret
     tool_sets = [chosen for chosen in _TOOL_SETS if chosen or traits.chat == "plain"]
     needs_tools = traits.chat == "with-tools"
+    if "tools" in capabilities or needs_tools:
+        numbers = range(len(_PROPERTIES))
+        for start in range(0, len(numbers), _SCHEMAS_A_CONVERSATION):
+            tools = tuple(tool(number) for number in numbers[start : start + _SCHEMAS_A_CONVERSATION])
+            yield Sample(("u",), Conversation("schemas", tuple(_messages(("u",))), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     for shape in _shapes(source, traits, capabilities):
         chosen = source.choice(tool_sets) if "tools" in capabilities or needs_tools else ()
@@ -90,14 +111,21 @@ def tool(number: int) -> Json:
     """A tool definition of sentinels."""
     properties: dict[str, Any] = {}
     required = []
-    for k, (kind, needed, described, _) in enumerate(_PROPERTIES[number]):
+    for k, kind in enumerate(_PROPERTIES[number]):
         name = sentinel("pk", number, k)
-        properties[name] = {"type": kind}
-        if described:
-            properties[name]["description"] = sentinel("pd", number, k) + "é"
-        if needed:
+        schema: dict[str, Any] = {"type": kind.type}
+        if kind.described:
+            schema["description"] = sentinel("pd", number, k) + "é"
+        if kind.options:
+            schema["enum"] = [sentinel("en", number, k, option) for option in range(2)]
+        if kind.type == "array":
+            schema["items"] = {"type": "string"}
+        properties[name] = schema
+        if kind.required:
             required.append(name)
-    parameters = {"type": "object", "properties": properties, "required": required or list(properties)[:1]}
+    parameters: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        parameters["required"] = required
     function = {
         "name": sentinel("tn", number),
         "description": sentinel("td", number) + "é",

@@ -374,9 +374,10 @@ def _is_space(character: Expression, which: str) -> Expression:
 def _repr_body() -> Nodes:
     """Single quotes, but double ones around a text with a single and no double quote."""
     character = variable("c")
-    take = Assign("$c", call("slice", call("slice", DOT, variable("i")), text(0), text(1)))
+    value = variable("s")  # the dot is the number inside of a range over numbers
+    take = Assign("$c", call("slice", call("slice", value, variable("i")), text(0), text(1)))
     find = Range(
-        call("len", DOT),
+        call("len", value),
         (
             take,
             If(call("eq", character, text("'")), (Assign("$one", Literal(True), declare=False),)),
@@ -397,6 +398,7 @@ def _repr_body() -> Nodes:
     for plain, written in reversed(escaped):
         body = (If(call("eq", character, text(plain)), (Text(written),), body),)
     return (
+        Assign("$s", DOT),
         Assign("$one", Literal(False)),
         Assign("$two", Literal(False)),
         find,
@@ -406,7 +408,7 @@ def _repr_body() -> Nodes:
             (Assign("$q", Literal('"'), declare=False),),
         ),
         Print(quote),
-        Range(call("len", DOT), (take, *body), "", "$i"),
+        Range(call("len", value), (take, *body), "", "$i"),
         Print(quote),
     )
 

@@ -17,9 +17,14 @@ from ggufpack.chat_template.learn.pieces import Atom, Loop, Path, Pieces, joined
 from ggufpack.chat_template.learn.slots import Sequence
 from ggufpack.chat_template.learn.tables import Features, Row, features
 
-KINDS = ("property", "argument", "definition", "call", "instruction")  # innermost first
+KINDS = ("option", "property", "argument", "definition", "call", "instruction")  # innermost first
 # Of these loops Go knows which entry is the first, and not which is the last
+_TYPES = ("string", "integer", "number", "boolean", "array")
 _MAPS = ("property", "argument", "instruction")
+
+
+# what an item begins and ends with, and its own features
+_Key = tuple[str, str, tuple[tuple[str, bool], ...]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Folding:
         self.sequences = sequences
         self.rows: dict[str, list[Row]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
+        self.required_loops: set[str] = set()
         self.several_calls: set[bool] = set()  # of messages with several: whether more than one shows
 
     def fold(self) -> dict[str, list[Row]]:
@@ -102,46 +108,38 @@ class Folding:
         )
 
     def _take(self, kind: str, name: str, hits: list[_Hit]) -> None:
-        gaps = {gap for hit in hits for gap in hit.gaps}
-        before = _item_opening({hit.before for hit in hits}, gaps)
-        rests = {gap[: len(gap) - len(before)] for gap in gaps}
-        behind = min(
-            (hit.behind[: _common(hit.behind, rest)] for hit in hits for rest in rests), key=len, default=""
-        )
-        middles = {rest[len(behind) :] for rest in rests}
-        separator = min(
-            (left[len(left) - _common_end(left, right) :] for left in middles for right in middles),
-            key=len,
-            default="",
-        )
-        endings: dict[tuple[tuple[str, bool], ...], set[str]] = defaultdict(set)
-
-        def ending(gap: str) -> str:
-            return gap[len(behind) : len(gap) - len(before) - len(separator)]
-
-        for hit in hits:
-            for gap, index in zip(hit.gaps, hit.indices, strict=False):
-                endings[self._key(kind, hit, index)].add(ending(gap))
+        if kind == "property" and self._over_required(hits):
+            self.required_loops.add(name)
+        keys = {id(hit): self._keys(kind, name, hit) for hit in hits}
+        frame = _Frame([(hit, keys[id(hit)]) for hit in hits])
         for hit in sorted(hits, key=lambda hit: (hit.sequence, -hit.start)):
-            sequence = self.sequences[hit.sequence]
-            own = ""
+            key = keys[id(hit)]
+            gaps = ["", *hit.gaps, ""]
             for place, body in enumerate(hit.bodies):
+                before, behind = frame.opening(key[place]), frame.ending(key[place])
                 is_last = place == len(hit.bodies) - 1
-                if is_last:
-                    known = endings.get(self._key(kind, hit, hit.indices[place]), set())
-                    fitting = [text for text in known if hit.behind[len(behind) :].startswith(text)]
-                    own = max(fitting, key=len, default="")
-                else:
-                    own = ending(hit.gaps[place])
-                item: Pieces = [before, *body, behind + own]
+                item: Pieces = [before, *body, behind]
                 if kind in _MAPS:
-                    item.insert(0, separator if place else "")
+                    item.insert(0, frame.separator(gaps[place], key[place - 1], key[place]) if place else "")
                 elif not is_last:
-                    item.append(separator)
+                    item.append(frame.separator(gaps[place + 1], key[place], key[place + 1]))
                 placed = [piece.outside(kind) if isinstance(piece, Atom) else piece for piece in item]
-                found = self._features(kind, hit, place)
+                found = self._features(kind, name, hit, place)
                 self.rows[name].append(Row(found, label(joined(placed))))
-            self._replace(sequence, hit, name, before, behind + own)
+            self._replace(self.sequences[hit.sequence], hit, name, frame.opening(key[0]), behind)
+
+    def _over_required(self, hits: list[_Hit]) -> bool:
+        """Whether a loop over properties meets the required ones only."""
+        partial = False
+        for hit in hits:
+            tool = self.sequences[hit.sequence].conversation.tools[hit.path[0][1]]
+            parameters = tool["function"]["parameters"]
+            names = list(parameters["properties"])
+            met = [names[index] for index in hit.indices]
+            if met != parameters.get("required", []):
+                return False
+            partial = partial or met != names
+        return partial
 
     def _replace(self, sequence: Sequence, hit: _Hit, name: str, before: str, behind: str) -> None:
         first = sequence.pieces[hit.start]
@@ -154,20 +152,74 @@ class Folding:
         pieces[hit.start : hit.end + 1] = [Atom(owner, hit.path, Loop(name))]
         sequence.pieces = [piece for piece in pieces if piece != ""]
 
-    def _features(self, kind: str, hit: _Hit, place: int) -> Features:
+    def _features(self, kind: str, name: str, hit: _Hit, place: int) -> Features:
         sequence = self.sequences[hit.sequence]
         found = {"first": place == 0}
         if kind not in _MAPS:
             found["last"] = place == len(hit.bodies) - 1
-        found |= _item_features(kind, sequence.conversation, sequence.index, hit.path, hit.indices[place])
+        found |= self._own(kind, name, hit, place)
         around = features(sequence.conversation, sequence.index)
         if kind == "call":
             return {**around, **found}
         return {**found, "system": around["system"]}
 
-    def _key(self, kind: str, hit: _Hit, index: int) -> tuple[tuple[str, bool], ...]:
+    def _own(self, kind: str, name: str, hit: _Hit, place: int) -> Features:
+        if name in self.required_loops:
+            return {}
         sequence = self.sequences[hit.sequence]
-        return tuple(_item_features(kind, sequence.conversation, sequence.index, hit.path, index).items())
+        return _item_features(kind, sequence.conversation, sequence.index, hit.path, hit.indices[place])
+
+    def _keys(self, kind: str, name: str, hit: _Hit) -> list[_Key]:
+        return [
+            (str(label(body[:1])), str(label(body[-1:])), tuple(self._own(kind, name, hit, place).items()))
+            for place, body in enumerate(hit.bodies)
+        ]
+
+
+class _Frame:
+    """What stands around the items of a loop: an opening, an ending, and separators between.
+
+    What precedes an item in a gap depends on that item, what follows it on the one before; the rest
+    is the separator. Items that are alone in their list show where openings begin and endings end.
+    """
+
+    def __init__(self, hits: list[tuple[_Hit, list[_Key]]]) -> None:
+        befores: dict[_Key, set[str]] = defaultdict(set)
+        gaps_before: dict[_Key, set[str]] = defaultdict(set)
+        for hit, keys in hits:
+            befores[keys[0]].add(hit.before)
+            for key, gap in zip(keys[1:], hit.gaps, strict=True):
+                gaps_before[key].add(gap)
+        self._openings = {
+            key: _whole_tokens(_common_suffix(gaps | befores[key])) for key, gaps in gaps_before.items()
+        }
+        for key, texts in befores.items():
+            if key not in self._openings:
+                fitting = [o for o in self._openings.values() if all(text.endswith(o) for text in texts)]
+                self._openings[key] = max(fitting, key=len, default="")
+        behinds: dict[_Key, set[str]] = defaultdict(set)
+        rests: dict[_Key, set[str]] = defaultdict(set)
+        for hit, keys in hits:
+            behinds[keys[-1]].add(hit.behind)
+            for before, behind, gap in zip(keys, keys[1:], hit.gaps, strict=False):
+                rests[before].add(gap[: len(gap) - len(self._openings[behind])])
+        self._endings = {key: _common_prefix(texts | behinds[key]) for key, texts in rests.items()}
+        for key, texts in behinds.items():
+            if key not in self._endings:
+                fitting = [e for e in self._endings.values() if all(text.startswith(e) for text in texts)]
+                self._endings[key] = max(fitting, key=len, default="")
+
+    def opening(self, key: _Key) -> str:
+        """In front of an item."""
+        return self._openings.get(key, "")
+
+    def ending(self, key: _Key) -> str:
+        """Behind an item."""
+        return self._endings.get(key, "")
+
+    def separator(self, gap: str, before: _Key, behind: _Key) -> str:
+        """What is left of a gap between two items."""
+        return gap[len(self.ending(before)) : len(gap) - len(self.opening(behind))]
 
 
 def _item_features(kind: str, conversation: Conversation, i: int, path: Path, index: int) -> Features:
@@ -178,8 +230,13 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
     if kind == "property":
         parameters = conversation.tools[path[0][1]]["function"]["parameters"]
         name, schema = list(parameters["properties"].items())[index]
-        kinds = {f"type={kind}": schema["type"] == kind for kind in ("string", "integer", "number", "boolean")}
-        return {"required": name in parameters["required"], **kinds}
+        kinds = {f"type={known}": schema["type"] == known for known in _TYPES}
+        return {
+            "required": name in parameters.get("required", ()),
+            "described": "description" in schema,
+            "options": "enum" in schema,
+            **kinds,
+        }
     return {}
 
 
@@ -211,22 +268,17 @@ def _text(pieces: Pieces, at: int) -> str:
     return piece if isinstance(piece, str) else ""
 
 
-def _item_opening(befores: set[str], gaps: set[str]) -> str:
-    """The text in front of every item: common to what precedes the loop and the gaps within."""
-    opening = min(
-        (before[len(before) - _common_end(before, gap) :] for before in befores for gap in gaps),
-        key=len,
-        default="",
-    )
+def _whole_tokens(opening: str) -> str:
+    """Without a beginning that is the end of a token."""
     if not opening or opening[0] in "\"'":
         return opening
-    whole = re.search(r"[\s<\[{(]", opening)  # never cut inside a token
+    whole = re.search(r"[\s<\[{(]", opening)
     return opening[whole.start() :] if whole else ""
 
 
-def _common(left: str, right: str) -> int:
-    return len(os.path.commonprefix([left, right]))
+def _common_prefix(texts: set[str]) -> str:
+    return os.path.commonprefix(sorted(texts))
 
 
-def _common_end(left: str, right: str) -> int:
-    return _common(left[::-1], right[::-1])
+def _common_suffix(texts: set[str]) -> str:
+    return os.path.commonprefix([text[::-1] for text in sorted(texts)])[::-1]

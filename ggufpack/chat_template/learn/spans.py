@@ -115,7 +115,7 @@ class Spellings:
                 ("function", function),
                 ("parameters", parameters),
                 ("properties", parameters["properties"]),
-                ("required", parameters["required"]),
+                ("required", parameters.get("required", [])),
             ):
                 self._object(value, None, path, kind)
             self._text(function["name"], None, path, "tool_name")
@@ -124,8 +124,10 @@ class Spellings:
                 inner: Path = (*path, ("property", k))
                 self._object(schema, None, inner, "property")
                 self._text(name, None, inner, "property_name")
-                if "description" in schema:
-                    self._text(schema["description"], None, inner, "property_description")
+                self._text(schema.get("description", ""), None, inner, "property_description")
+                self._object(schema.get("enum", []), None, inner, "options")
+                for e, option in enumerate(schema.get("enum", ())):
+                    self._text(option, None, (*inner, ("option", e)), "option")
 
     def _add_messages(self) -> None:
         systems = 0

@@ -72,7 +72,7 @@ def _switch(on: bool) -> Expression:
 
 
 def _type_is(kind: str) -> Expression:
-    return call("eq", call("json", Path("$v", ("Type",))), text(f'"{kind}"'))
+    return call("eq", Path("$v", ("Type", "String")), text(kind))
 
 
 # feature -> Go condition; the names of variables stand for the preludes in build.PRELUDES
@@ -112,6 +112,8 @@ FEATURES: dict[str, Expression] = {
     "type=integer": _type_is("integer"),
     "type=number": _type_is("number"),
     "type=boolean": _type_is("boolean"),
+    "type=array": _type_is("array"),
+    "options": Path("$v", ("Enum",)),
 }
 _ORDER = {name: place for place, name in enumerate(FEATURES)}
 
@@ -123,6 +125,8 @@ SLOT_FEATURES: dict[tuple[str, str], Expression] = {
     ("definition", "last"): call("eq", call("len", call("slice", Path("$", ("Tools",)), variable("j"))), text(1)),
     ("argument", "first"): call("not", variable("n")),
     ("property", "first"): call("not", variable("n")),
+    ("option", "first"): call("eq", variable("i"), text(0)),
+    ("option", "last"): call("eq", call("len", call("slice", Path("$v", ("Enum",)), variable("i"))), text(1)),
     ("instruction", "first"): call("not", variable("n")),
     ("tail", "after_user"): call("ne", variable("prev"), text("user")),
 }
@@ -130,7 +134,10 @@ SLOT_FEATURES: dict[tuple[str, str], Expression] = {
 
 def condition(feature: str, slot: str) -> Expression:
     """The Go condition of a feature in a slot (``call#``: the loop's second use)."""
-    return SLOT_FEATURES.get((slot.rstrip("#"), feature)) or FEATURES[feature]
+    loop = slot.rstrip("#")
+    if feature == "content" and loop in ("call", "argument"):  # the dot is the call there
+        return Path("$m", ("Content",))
+    return SLOT_FEATURES.get((loop, feature)) or FEATURES[feature]
 
 
 def features(conversation: Conversation, i: int) -> Features:
