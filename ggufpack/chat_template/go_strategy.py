@@ -52,6 +52,9 @@ class Engine(Protocol):
     def render(self, text: str, conversation: Conversation, today: date) -> str:
         """What Ollama renders. Raises ``ValueError`` when it fails."""
 
+    def is_used(self, go_text: str, jinja_text: str) -> bool:
+        """Whether Ollama ≥ 0.30 runs the TEMPLATE when the GGUF holds this Jinja."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -118,6 +121,9 @@ def learn_template(
     own = _refused_by_jinja(traits)
     wanted = _possible(traits)
     given_up: list[Refusal] = []
+    if traits.chat == "never":
+        rows = dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0))
+        return GoTemplate(None, (), (Refusal("chat", REFUSED_BY_JINJA),), rows)
     while True:
         reference = make_reference(template, traits, cases, thinks="thinking" in wanted)
         text: str | None = None
@@ -226,8 +232,13 @@ def _found(
         return GoTemplate(None, (), tuple(by_shape.values()), rows, tuple(judged))
     rows = table(reference, judged, lambda case: any(covers(shape, case) for shape in by_shape))
     capabilities = tuple(
-        name for name in CAPABILITIES if name == "chat" or (name in wanted and rows[name].cases)
+        name
+        for name in CAPABILITIES
+        if (name == "chat" or name in wanted) and rows[name].exact + rows[name].semantic
     )
+    if not capabilities:
+        nothing = Refusal("chat", "no conversation could be compared")
+        return GoTemplate(None, (), (*by_shape.values(), nothing), rows, tuple(judged))
     return GoTemplate(text, capabilities, tuple(by_shape.values()), rows, tuple(judged))
 
 

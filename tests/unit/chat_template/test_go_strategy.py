@@ -39,6 +39,9 @@ class Chatml:
         chat = [{"role": m.role, "content": m.content} for m in conversation.messages]
         return render_go_chatml(chat, None) + ("!" if self.spoil(conversation) else "")
 
+    def is_used(self, go_text: str, jinja_text: str) -> bool:
+        return "ignored" not in jinja_text
+
 
 def search(text: str, engine: Chatml) -> GoTemplate:
     template = ChatTemplate(text, special_tokens={"bos_token": "<s>", "eos_token": "</s>"})

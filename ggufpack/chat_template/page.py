@@ -1,0 +1,105 @@
+"""What ``ggufpack template`` says: the TEMPLATE, what it can do, and what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ggufpack.chat_template.go_strategy import Engine, Refusal, learn_template
+from ggufpack.chat_template.parity import Parity
+from ggufpack.chat_template.render import ChatTemplate
+from ggufpack.chat_template.stops import derive_stops
+from ggufpack.chat_template.traits import Traits, probe_traits
+
+Target = Literal["go", "native"]
+# The only switch that Ollama passes on to a Jinja (llm/llama_server.go, llamaServerChatTemplateKwargs).
+NATIVE_SWITCH = "enable_thinking"
+_NO_HISTORY = (
+    "Ollama does not hand reasoning in history to a Jinja (llm/llama_server.go, llamaServerChatMessage)"
+)
+
+
+@dataclass(frozen=True)
+class TemplatePage:
+    """One chat template, judged.
+
+    Attributes:
+        template: the Go TEMPLATE, ``None`` where none is written.
+        strategy: how the chat template gets into Ollama.
+        stop: stop strings.
+        capabilities: what is reproduced.
+        refused: what is not, and why.
+        parity: of the Go TEMPLATE, which is learned and proven for every strategy.
+    """
+
+    template: str | None
+    strategy: Literal["go", "native", "refused"]
+    stop: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    refused: tuple[Refusal, ...]
+    parity: Mapping[str, Parity]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {
+            "template": self.template,
+            "strategy": self.strategy,
+            "stop": list(self.stop),
+            "capabilities": list(self.capabilities),
+            "refused": [one.to_json() for one in self.refused],
+            "parity": {name: row.to_json() for name, row in self.parity.items()},
+        }
+
+
+def template_page(
+    template: ChatTemplate,
+    engine: Engine,
+    *,
+    special_texts: Collection[str],
+    eos_texts: Sequence[str],
+    target: Target | None,
+) -> TemplatePage:
+    """Learn, prove and choose.
+
+    Args:
+        template: compiled with the tokenizer's special tokens.
+        engine: learns and renders Go TEMPLATEs.
+        special_texts, eos_texts: see ``derive_stops``.
+        target: ``"go"`` or ``"native"``; ``None`` takes Go where it does everything that the Jinja
+            does and Ollama would use it, and the Jinja where not.
+    """
+    traits = probe_traits(template)
+    go = learn_template(template, traits, engine)
+    stop = derive_stops(template, special_texts, eos_texts)
+    used = go.text is not None and engine.is_used(go.text, template.text)
+    if target == "go" or (target is None and go.complete and used):
+        strategy: Literal["go", "refused"] = "refused" if go.text is None else "go"
+        return TemplatePage(go.text, strategy, stop, go.capabilities, go.refused, go.parity)
+    if traits.chat == "never":
+        return TemplatePage(None, "refused", stop, (), go.refused, go.parity)
+    return TemplatePage(None, "native", stop, native_capabilities(traits), native_refused(traits), go.parity)
+
+
+def native_capabilities(traits: Traits) -> tuple[str, ...]:
+    """What Ollama's native mode carries of what the template has."""
+    found = {
+        "chat": traits.chat != "never",
+        "system": traits.system not in ("raises", "dropped"),
+        "tools": traits.tools,
+        "thinking": NATIVE_SWITCH in traits.switches,
+        "prefill": traits.prefill,
+    }
+    return tuple(name for name, able in found.items() if able)
+
+
+def native_refused(traits: Traits) -> tuple[Refusal, ...]:
+    """What it does not carry, by Ollama 0.33's own code."""
+    found = [Refusal("thinking:history", _NO_HISTORY)] if traits.thinking else []
+    if traits.switches and NATIVE_SWITCH not in traits.switches:
+        reason = f"Ollama sets {NATIVE_SWITCH} only; this template's switch is {traits.switches[0]}"
+        found += [Refusal(shape, reason) for shape in ("thinking:true", "thinking:false")]
+    elif traits.switches and traits.unset is not True:
+        reason = "Ollama sets think=true for a thinking-capable model when the caller says nothing"
+        found.append(Refusal("thinking:unset", reason))
+    return tuple(found)
