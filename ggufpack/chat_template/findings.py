@@ -25,6 +25,7 @@ CONVERSATIONS_REFUSED = "GP432"
 TEMPLATE_REPLACED = "GP433"
 TURN_END_UNKNOWN = "GP434"
 TOO_SLOW = "GP435"
+NATIVE_LOSES = "GP436"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
             "If the model was trained on conversations, name its format with --template, such as chatml.",
         ),
         ENCODER: FindingKind(Severity.INFO, "An encoder has no prompt format: no TEMPLATE is written."),
+        NATIVE_LOSES: FindingKind(
+            Severity.WARNING,
+            "Ollama's native mode does not reproduce {shape}: {reason}.",
+        ),
         SERVER_UNKNOWN: FindingKind(
             Severity.UNCHECKED,
             "No server was asked for its version: this package needs Ollama 0.30 or later to run the chat "

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ggufpack.chat_template.go_strategy import Engine, Refusal, learn_template
+from ggufpack.chat_template.native import native_capabilities, native_refused
 from ggufpack.chat_template.parity import Parity
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.stops import derive_stops
-from ggufpack.chat_template.traits import Traits, probe_traits
+from ggufpack.chat_template.traits import probe_traits
 
 Target = Literal["go", "native"]
-# The only switch that Ollama passes on to a Jinja (llm/llama_server.go, llamaServerChatTemplateKwargs).
-NATIVE_SWITCH = "enable_thinking"
-_NO_HISTORY = (
-    "Ollama does not hand reasoning in history to a Jinja (llm/llama_server.go, llamaServerChatMessage)"
-)
 
 
 @dataclass(frozen=True)
@@ -79,27 +75,3 @@ def template_page(
     if traits.chat == "never":
         return TemplatePage(None, "refused", stop, (), go.refused, go.parity)
     return TemplatePage(None, "native", stop, native_capabilities(traits), native_refused(traits), go.parity)
-
-
-def native_capabilities(traits: Traits) -> tuple[str, ...]:
-    """What Ollama's native mode carries of what the template has."""
-    found = {
-        "chat": traits.chat != "never",
-        "system": traits.system not in ("raises", "dropped"),
-        "tools": traits.tools,
-        "thinking": NATIVE_SWITCH in traits.switches,
-        "prefill": traits.prefill,
-    }
-    return tuple(name for name, able in found.items() if able)
-
-
-def native_refused(traits: Traits) -> tuple[Refusal, ...]:
-    """What it does not carry, by Ollama 0.33's own code."""
-    found = [Refusal("thinking:history", _NO_HISTORY)] if traits.thinking else []
-    if traits.switches and NATIVE_SWITCH not in traits.switches:
-        reason = f"Ollama sets {NATIVE_SWITCH} only; this template's switch is {traits.switches[0]}"
-        found += [Refusal(shape, reason) for shape in ("thinking:true", "thinking:false")]
-    elif traits.switches and traits.unset is not True:
-        reason = "Ollama sets think=true for a thinking-capable model when the caller says nothing"
-        found.append(Refusal("thinking:unset", reason))
-    return tuple(found)

@@ -84,7 +84,10 @@ def prepare_prompt(checkpoint: Checkpoint, requested: str, server_version: Serve
         plan = plan_without_template(encoder=checkpoint.is_encoder)
         stops = () if checkpoint.is_encoder else eos_texts
         return Prompt(None, plan, stops, "", special_texts, (*findings, *plan.findings))
-    template = ChatTemplate(text, special_tokens=tokenizer.special, origin=origin)
+    own = checkpoint.chat_template
+    # of the checkpoint's own family, with tools transformers takes the one for tools
+    family = own.named if own is not None and text == own.text else {}
+    template = ChatTemplate(text, special_tokens=tokenizer.special, origin=origin, named=family)
     plan = choose_template(template, text, requested, server_version)
     stops = derive_stops(template, special_texts, eos_texts)
     return Prompt(template, plan, stops, bos_in_front(template), special_texts, (*findings, *plan.findings))

@@ -17,9 +17,11 @@ from ggufpack.chat_template.capabilities import chat_template_capabilities, pref
 from ggufpack.chat_template.findings import make_finding
 from ggufpack.chat_template.go_chatml import go_chatml, render_go_chatml
 from ggufpack.chat_template.guard import add_guard
+from ggufpack.chat_template.native import native_refused
 from ggufpack.chat_template.probes import Conversation, probe_conversations
 from ggufpack.chat_template.proof import Proof, leading_bos, prompt_of, prove, repeats_bos
 from ggufpack.chat_template.render import ChatTemplate
+from ggufpack.chat_template.traits import probe_traits
 from ggufpack.errors import ChatTemplateError
 from ggufpack.spec import Finding
 
@@ -138,6 +140,10 @@ def _native_plan(
     findings = [
         make_finding(ids.NATIVE, path=template.origin),
         *_refused_finding(template, proof, total),
+    ]
+    findings += [
+        make_finding(ids.NATIVE_LOSES, path=template.origin, shape=one.shape, reason=one.reason)
+        for one in native_refused(probe_traits(template))
     ]
     if server_version is None:
         findings.append(make_finding(ids.SERVER_UNKNOWN, path=template.origin))

@@ -130,6 +130,19 @@ def test_native_says_that_a_comment_was_added() -> None:
     assert ids(plan(named.load("zephyr").text, server=None)) == ["GP425", "GP431"]
 
 
+def test_native_says_what_ollama_does_not_hand_to_the_jinja() -> None:
+    thoughts = "{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}"
+    text = CHATML.replace("{{- '<|im_start|>'", thoughts + "{{- '<|im_start|>'")
+    if text == CHATML:
+        text = CHATML.replace("{%- for message in messages %}", "{%- for message in messages %}" + thoughts)
+    text += "{% if enable_thinking is defined and enable_thinking %}<think>{% endif %}"
+    lost = [finding.message for finding in plan(text, "native").findings if finding.id == "GP436"]
+    assert len(lost) == 2
+    assert "thinking:history" in lost[0]
+    assert "thinking:unset" in lost[1]
+    assert "GP436" not in ids(plan(CHATML, "native"))
+
+
 def test_native_can_be_forced() -> None:
     assert plan(CHATML, "native").strategy == "native"
     assert plan(CHATML, "chatml").strategy == "go:chatml"
