@@ -8,8 +8,10 @@ from ggufpack.errors import (
     ChatTemplateError,
     CheckpointError,
     GgufpackError,
+    ModelfileError,
     TensorFileError,
     TokenizerConversionError,
+    VerificationError,
 )
 from ggufpack.spec import Finding, Severity
 
@@ -19,6 +21,8 @@ _ERRORS: dict[str, type[GgufpackError]] = {
     "GP2": TensorFileError,
     "GP3": TokenizerConversionError,
     "GP4": ChatTemplateError,
+    "GP5": ModelfileError,
+    "GP6": VerificationError,
 }
 
 

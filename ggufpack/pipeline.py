@@ -334,6 +334,7 @@ class _Making:
                     level,
                     checkpoint=self.checkpoint,
                     prompt=self.prompt,
+                    modelfile=modelfile,
                     on_event=self.log.on_event,
                 )
             else:

@@ -14,6 +14,7 @@ from ggufpack.errors import (
     ConversionError,
     DiskSpaceError,
     GgufpackError,
+    TensorValueError,
     TokenizerConversionError,
     UnsupportedArchitectureError,
     UnsupportedWeightsError,
@@ -24,6 +25,14 @@ _ENOSPC = 28
 
 def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
     """The error to report; one of ours comes back as it is."""
+    if isinstance(error, TensorValueError) and error.path is None:
+        return TensorValueError(
+            f"{checkpoint}: {error.problem}",
+            action=error.action,
+            path=checkpoint,
+            key=error.key,
+            finding=error.finding,
+        )
     if isinstance(error, GgufpackError):
         return error
     text = str(error)
@@ -35,16 +44,24 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
         return _not_implemented(text, checkpoint)
     if isinstance(error, AssertionError) and in_vocabulary:
         return TokenizerConversionError(
-            f"{checkpoint / 'config.json'}: vocab_size is smaller than the tokenizer's highest token id.",
+            f"{checkpoint / 'config.json'}: vocab_size does not cover the tokenizer's highest token id.",
             action="Resize the model's embeddings to the tokenizer (model.resize_token_embeddings) and save"
             " it again, or restore the tokenizer that it was trained with.",
             path=checkpoint / "config.json",
             key="vocab_size",
         )
-    if _names_missing_file(error, text, checkpoint):
+    if missing := _missing_file(error, text, checkpoint):
         return TokenizerConversionError(
-            f"The converter needs a tokenizer file that is not there: {text}.",
-            action="Copy the base model's tokenizer files (tokenizer.model, tokenizer.json) into the folder.",
+            f"{checkpoint}: the converter needs the tokenizer file {missing.name}, which is not there.",
+            action=f"Copy {missing.name} from the base model into the folder.",
+            path=missing,
+        )
+    if isinstance(error, SystemExit):  # a few architectures log what they miss, and leave
+        missing_what = "the tokenizer files" if in_vocabulary else "the checkpoint"
+        error_class = TokenizerConversionError if in_vocabulary else ConversionError
+        return error_class(
+            f"{checkpoint}: llama.cpp's converter gave up on {missing_what}.",
+            action="Its log is above this line (with --json: in error.log).",
             path=checkpoint,
         )
     if isinstance(error, KeyError):
@@ -65,15 +82,21 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
     )
 
 
-def _names_missing_file(error: BaseException, text: str, checkpoint: Path) -> bool:
+def _missing_file(error: BaseException, text: str, checkpoint: Path) -> Path | None:
+    """The tokenizer file that the converter looked for in the checkpoint."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:
-        return Path(error.filename).is_relative_to(checkpoint)
-    return text.startswith(("File not found", "Missing "))
+        named = Path(error.filename)
+    elif match := re.match(r"(?:Error: )?(?:File not found:|Missing) (.+)", text):
+        named = Path(match[1])
+    else:
+        return None
+    is_ours = named.is_relative_to(checkpoint) and named.suffix != ".safetensors"
+    return named if is_ours else None
 
 
 def _not_implemented(text: str, checkpoint: Path) -> GgufpackError:
     config = checkpoint / "config.json"
-    if "pre-tokenizer was not recognized" in text:
+    if re.search(r"pre-tokenizer (was not recognized|.+ is not supported)", text):
         return TokenizerConversionError(
             f"{checkpoint / 'tokenizer.json'}: llama.cpp does not know this pre-tokenizer, so its token ids"
             " could differ from those in training.",
@@ -89,9 +112,11 @@ def _not_implemented(text: str, checkpoint: Path) -> GgufpackError:
             path=config,
             key="architectures",
         )
-    if match := re.search(r"[Qq]uant(?:ization)? method is not yet supported: '?([\w-]+)", text):
+    quantized = r"Quant method is not yet supported: '(.+)'|Quant format '.+' for method '(.+)' is not yet"
+    if match := re.search(quantized, text):
         return UnsupportedWeightsError(
-            f"{config}: the weights are quantised with {match[1]}, which cannot be converted exactly.",
+            f"{config}: the weights are quantised with {match[1] or match[2]},"
+            " which cannot be converted exactly.",
             action="Merge into the unquantised base model and save it in bfloat16.",
             path=config,
             key="quantization_config",
@@ -103,6 +128,8 @@ def _not_implemented(text: str, checkpoint: Path) -> GgufpackError:
 
 def _missing_key(text: str, checkpoint: Path, in_vocabulary: bool) -> GgufpackError:
     name = text.strip("'\"")
+    if " " in name:  # some raise KeyError with a sentence
+        return ConversionError(f"{checkpoint}: llama.cpp's converter: {name}.", path=checkpoint)
     if in_vocabulary:
         return TokenizerConversionError(
             f"{checkpoint}: the tokenizer files lack {name}.",

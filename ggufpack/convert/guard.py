@@ -38,7 +38,9 @@ def forbid_network_and_pickle() -> None:
 def decide_remote_code(*, trusted: bool) -> None:
     """Set ``trust_remote_code`` in every ``from_pretrained`` of transformers' auto classes.
 
-    The converter passes ``True`` in 14 places (llama.cpp b11434); the caller's answer wins.
+    The converter passes ``True`` in 14 places (llama.cpp b11434): without trust none counts. With
+    trust its own answer stays, ``False`` where it reads config.json; where it has none, transformers
+    would ask on standard input, which is the job pipe.
     """
     import transformers
 
@@ -52,7 +54,7 @@ def decide_remote_code(*, trusted: bool) -> None:
 def _with_answer(original: Any, trusted: bool) -> Any:
     @wraps(original)
     def from_pretrained(*args: Any, **kwargs: Any) -> Any:
-        kwargs["trust_remote_code"] = trusted
+        kwargs["trust_remote_code"] = trusted and bool(kwargs.get("trust_remote_code"))
         try:
             return original(*args, **kwargs)
         except ValueError as error:

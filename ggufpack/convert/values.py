@@ -13,6 +13,8 @@ from ggufpack.quantize.kernels import Encoded, Kernels
 from ggufpack.quantize.types import TensorType
 
 F16_MAX = 65504.0
+# Q6_K reaches furthest: an F16 scale, times a scale of 128, times 32
+BLOCK_MAX = F16_MAX * 128 * 32
 
 
 def check_source(name: str, weights: torch.Tensor, allowed: Collection[str]) -> float:
@@ -68,12 +70,13 @@ def check_encoded(
                 key=name,
                 finding=F16_RANGE,
             )
-    # scales are F16: they cannot overflow while the weights themselves fit
+    # scales are F16: they cannot overflow while the weights themselves fit. Far beyond, some kernels
+    # overflow in between and write a block of zeros, which passes for valid
     elif (
         largest > F16_MAX
         and not tensor_type.is_float
         and SCALE_RANGE not in allowed
-        and not kernels.is_valid(encoded, tensor_type)
+        and (largest > BLOCK_MAX or not kernels.is_valid(encoded, tensor_type))
     ):
         raise TensorValueError(
             f"{name}: the value {largest:.6g} gives a {tensor_type.name} block scale beyond F16's range.",

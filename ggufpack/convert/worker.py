@@ -140,7 +140,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int) -> None:
         job = Job.from_line(line)
         try:
             written = converter.convert(job, reporter)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a few architectures call sys.exit
             logging.getLogger("ggufpack").exception("conversion failed")
             _report(reporter, explain(error, job.checkpoint))
         else:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
+from ggufpack.engine.protocol import Message
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.spec import EventHandler, Finding, Verification, VerifyLevel
 from ggufpack.verification import verify
 from ggufpack.verification.embedding import check_embedding
 from ggufpack.verification.findings import encoder_not_run, findings_of, template_not_run
-from ggufpack.verification.prompts import TokenCounter
+from ggufpack.verification.prompts import ExpectedPrompt, TokenCounter
 from ggufpack.verification.tokens import token_counter
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def verify_on_server(
     *,
     checkpoint: Checkpoint,
     prompt: Prompt,
+    modelfile: Modelfile,
     on_event: EventHandler,
 ) -> Verified:
     """Verify the model that the server holds as ``staged``; reports call it ``model``.
@@ -48,7 +51,7 @@ def verify_on_server(
             engine,
             _level(level, prompt),
             model=model,
-            expected=prompt.expected,
+            expected=_with_system(prompt, modelfile.system),
             count_tokens=_counter(checkpoint),
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
@@ -95,6 +98,21 @@ def verify_embedded(
         if modelfile.template is not None:
             findings = (*findings, template_not_run(model, engine.name))
     return result, findings
+
+
+def _with_system(prompt: Prompt, system: str | None) -> ExpectedPrompt:
+    """What is expected where the Modelfile has a SYSTEM text.
+
+    Ollama puts it in front of conversations that do not begin with a system message
+    (server/routes.go, ChatHandler).
+    """
+
+    def expected(messages: Sequence[Message]) -> str | None:
+        if system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": system}, *messages]
+        return prompt.expected(messages)
+
+    return expected
 
 
 def _level(level: VerifyLevel, prompt: Prompt) -> VerifyLevel:

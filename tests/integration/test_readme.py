@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ggufpack.registry import OllamaServer
 from tests.support.ollama_server import RunningOllama
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,11 @@ def test_the_tour(smollm2: Path, ollama_server: RunningOllama, tmp_path: Path) -
         assert (done.returncode == 0) == (not shown.startswith("Error")), command
     (example,) = _blocks("python")
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path, env=env, check=True)
+    server = OllamaServer(ollama_server.host)
+    for name in server.names():
+        if name.startswith("smollm2"):
+            server.delete(name)
+    server.close()
 
 
 @pytest.mark.parametrize("command", ["build", "plan", "vendor", "demo"])
