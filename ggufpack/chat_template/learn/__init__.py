@@ -82,11 +82,12 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )
     )
+    unknown = {f"{slot}: a value in a spelling unknown to us" for slot in folding.unknown}
     nodes = builder.template()
     return Learned(
         nodes,
         tuple(slot for slot, (_, is_open) in grown.items() if is_open),
-        tuple(sorted(builder.lossy | builder.helpers.lossy)),
+        tuple(sorted(builder.lossy | builder.helpers.lossy | unknown)),
         tuple((slots.errors + folding.errors).most_common()),
     )
 

@@ -183,9 +183,11 @@ class Builder:
         expression = _expression(kind, slot)
         if spelling == "raw":
             return (self.helpers.trimmed(value.left, value.right, expression),)
-        if kind in _TEXTS or (kind == "value" and spelling == "quoted"):
+        if kind in _TEXTS or (kind == "value" and spelling in ("quoted", "html", "repr-text")):
             if value.left or value.right:
                 self.lossy.add(f"{kind}: trimmed and quoted")
+            if spelling == "html":
+                return (Print(call("html", expression)),)
             if spelling == "repr":
                 return (Include(self.helpers.string_repr(), expression),)
             return (Print(call("printf", text("%q"), expression)),)
@@ -246,6 +248,7 @@ _TEXTS: dict[str, Path] = {
     "call_id": field("ID"),
     "result_id": field("ToolCallID"),
     "result_name": field("ToolName"),
+    "first_call_name": variable("called"),
     "key": variable("k"),
     "tool_name": field("Function", "Name"),
     "tool_description": field("Function", "Description"),
@@ -404,6 +407,18 @@ def _within_message(nodes: object) -> Nodes:
 _TRACKED: dict[str, tuple[str | int | bool, Node]] = {
     "$prev": ("", Assign("$prev", field("Role"), declare=False)),
     "$prevcalls": (0, Assign("$prevcalls", call("len", field("ToolCalls")), declare=False)),
+    "$called": (
+        "",
+        If(
+            field("ToolCalls"),
+            (
+                With(
+                    call("index", field("ToolCalls"), Literal(0)),
+                    (Assign("$called", field("Function", "Name"), declare=False),),
+                ),
+            ),
+        ),
+    ),
     "$prevthink": ("", Assign("$prevthink", field("Thinking"), declare=False)),
     "$seencalls": (
         False,

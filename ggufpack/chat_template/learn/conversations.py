@@ -21,6 +21,9 @@ Shape = tuple[str, ...]
 # begins or ends like this, not even with a line break or two of its own in between.
 LEFT, RIGHT = "\n\n\n \t", "\t \n\n\n"
 
+# Shows how a text is quoted and escaped: each of JSON, repr, HTML and none writes it differently.
+_SUFFIX = "'\"é"
+
 NUMBER_BASE = 730000
 _SEED = 0
 _CONVERSATIONS = 150
@@ -62,11 +65,13 @@ def _property_sets() -> list[tuple[_Property, ...]]:
         (integer, number),
         (number, optional, string, integer),
         (optional, string, number),
-        (optional, _Property("boolean", True), _Property("number", False), _Property("string", True, False)),
+        (optional, _Property("boolean", True), _Property("number", False)),
         (_Property("number", True), number, _Property("boolean", False)),
     ]
     pairs = [tuple(source.sample(_SINGLE, 3)) for _ in range(2 * len(_SINGLE))]
-    return [*mixed, *((single,) for single in _SINGLE), *pairs]
+    # some templates refuse properties without a description: those stand together
+    sets = [*((single,) for single in _SINGLE), *pairs]
+    return [*mixed, *sorted(sets, key=lambda properties: not all(p.described for p in properties))]
 
 
 _PROPERTIES = _property_sets()
@@ -95,7 +100,8 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
         numbers = range(len(_PROPERTIES))
         for start in range(0, len(numbers), _SCHEMAS_A_CONVERSATION):
             tools = tuple(tool(number) for number in numbers[start : start + _SCHEMAS_A_CONVERSATION])
-            yield Sample(("u",), Conversation("schemas", tuple(_messages(("u",))), tools))
+            for shape in (("u",), ("u", "a", "u")):
+                yield Sample(shape, Conversation("schemas", tuple(_messages(shape)), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     for shape in _shapes(source, traits, capabilities):
         chosen = source.choice(tool_sets) if "tools" in capabilities or needs_tools else ()
@@ -115,7 +121,7 @@ def tool(number: int) -> Json:
         name = sentinel("pk", number, k)
         schema: dict[str, Any] = {"type": kind.type}
         if kind.described:
-            schema["description"] = sentinel("pd", number, k) + "é"
+            schema["description"] = sentinel("pd", number, k) + _SUFFIX
         if kind.options:
             schema["enum"] = [sentinel("en", number, k, option) for option in range(2)]
         if kind.type == "array":
@@ -128,7 +134,7 @@ def tool(number: int) -> Json:
         parameters["required"] = required
     function = {
         "name": sentinel("tn", number),
-        "description": sentinel("td", number) + "é",
+        "description": sentinel("td", number) + _SUFFIX,
         "parameters": parameters,
     }
     return {"type": "function", "function": function}
@@ -138,7 +144,7 @@ def _call(i: int, j: int) -> ToolCall:
     arguments: dict[str, Any] = {}
     for k in range(1 + (i + j) % 2 + (i % 3 == 0)):
         text = sentinel("av", i, j, k)
-        values = (text + "é", NUMBER_BASE + i * 100 + j * 10 + k, {"Qzx": [text, 1, True, None]}, text)
+        values = (text + _SUFFIX, NUMBER_BASE + i * 100 + j * 10 + k, {"Qzx": [text, 1, True, None]}, text + _SUFFIX)
         arguments[sentinel("ak", i, j, k)] = values[k if (i + j) % 3 else (k + 2) % 4]
     return ToolCall(f"Qz{i:03d}{j:03d}W", sentinel("cn", i, j), arguments)
 

@@ -109,9 +109,10 @@ class Helpers:
 
     def json(self, kind: str, spelling: str, value: Expression) -> Nodes:
         """An object of ``kind`` in one of ``spans.STYLES``."""
+        spelling, _, depth = spelling.partition("@")
         if kind in ("tools", "functions"):
             return self._tool_list(kind, spelling, value)
-        return (self._include(kind, spelling, 0, value),)
+        return (self._include(kind, spelling, int(depth or 0), value),)
 
     def _include(self, kind: str, spelling: str, depth: int, value: Expression) -> Node:
         kind = kind if kind in _STRUCTS else "json"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ggufpack.chat_template.conversation import Conversation
-from ggufpack.chat_template.learn.pieces import Atom, Loop, Path, Pieces, joined, label
+from ggufpack.chat_template.learn.pieces import Atom, Loop, Mark, Path, Pieces, joined, label
 from ggufpack.chat_template.learn.slots import Sequence
 from ggufpack.chat_template.learn.tables import Features, Row, features
 
@@ -22,6 +22,8 @@ KINDS = ("option", "property", "argument", "definition", "call", "instruction") 
 _TYPES = ("string", "integer", "number", "boolean", "array")
 _MAPS = ("property", "argument", "instruction")
 
+
+_LEAK = re.compile(r"Qz\w")
 
 # what an item begins and ends with, and its own features
 _Key = tuple[str, str, tuple[tuple[str, bool], ...]]
@@ -49,6 +51,7 @@ class Folding:
         self.sequences = sequences
         self.rows: dict[str, list[Row]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
+        self.unknown: set[str] = set()  # slots with values in an unknown spelling
         self.required_loops: set[str] = set()
         self.several_calls: set[bool] = set()  # of messages with several: whether more than one shows
 
@@ -61,13 +64,25 @@ class Folding:
         for sequence in self.sequences:
             found = features(sequence.conversation, sequence.index)
             self.rows[sequence.slot].append(Row(found, label(sequence.pieces)))
-        return self.rows
+        return {slot: self._without_leaks(slot, rows) for slot, rows in self.rows.items()}
+
+    def _without_leaks(self, slot: str, rows: list[Row]) -> list[Row]:
+        """Rows without a sentinel in a text: a value in an unknown spelling. It is no text of the template."""
+        clean = [row for row in rows if not any(isinstance(p, str) and _LEAK.search(p) for p in row.label)]
+        if len(clean) < len(rows):
+            self.unknown.add(slot)
+        return clean or [replace(row, label=()) for row in rows[:1]]
 
     def _hits(self, kind: str) -> dict[str, list[_Hit]]:
         hits: dict[str, list[_Hit]] = defaultdict(list)
+        all_runs = [_runs(sequence.pieces, kind) for sequence in self.sequences]
+        repeated: set[Mark] = set()
+        for sequence, runs in zip(self.sequences, all_runs, strict=True):
+            for run in runs:
+                repeated |= _repeated(sequence.pieces, run, kind)
         for number, sequence in enumerate(self.sequences):
             pieces = sequence.pieces
-            runs = _runs(pieces, kind)
+            runs = [part for run in all_runs[number] for part in _parts(pieces, run, kind, repeated)]
             occurrences: Counter[Path] = Counter()
             named = []
             for run in runs:
@@ -253,6 +268,42 @@ def _runs(pieces: Pieces, kind: str) -> list[list[int]]:
         else:
             runs.append([at])
     return runs
+
+
+def _repeated(pieces: Pieces, run: list[int], kind: str) -> set[Mark]:
+    """What an item of a run of several holds more than once."""
+    by_item: dict[int, Counter[Mark]] = defaultdict(Counter)
+    for at in run:
+        piece = pieces[at]
+        if isinstance(piece, Atom):
+            by_item[_index(piece, kind)][piece.mark] += 1
+    if len(by_item) < 2:
+        return set()
+    last = max(by_item)
+    return {
+        mark
+        for item, counts in by_item.items()
+        if item != last
+        for mark, count in counts.items()
+        if count > 1
+    }
+
+
+def _parts(pieces: Pieces, run: list[int], kind: str, repeated: set[Mark]) -> list[list[int]]:
+    """A run over one item, parted where it is two loops: where a value comes that has come before."""
+    if len({_index(pieces[at], kind) for at in run}) > 1:
+        return [run]
+    parts: list[list[int]] = []
+    seen: set[Mark] = set()
+    for at in run:
+        piece = pieces[at]
+        mark = piece.mark if isinstance(piece, Atom) else Loop("")
+        if not parts or (mark in seen and mark not in repeated):
+            parts.append([])
+            seen = set()
+        parts[-1].append(at)
+        seen.add(mark)
+    return parts
 
 
 def _around(piece: str | Atom, kind: str) -> Path:

@@ -10,8 +10,8 @@ import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from ggufpack.chat_template.conversation import Conversation, Message
-from ggufpack.chat_template.learn.conversations import Sample
+from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
+from ggufpack.chat_template.learn.conversations import Sample, tool
 from ggufpack.chat_template.learn.pieces import Pieces
 from ggufpack.chat_template.learn.spans import LearningError, Span, Spellings, find_spans
 from ggufpack.chat_template.render import ChatTemplate
@@ -50,6 +50,7 @@ class Slots:
         self.traits = traits
         self.gathered = "gathered" in (traits.system_middle, traits.system_several)
         self.errors: Counter[str] = Counter()
+        self._ids_in_calls = _ids_in_calls(template, traits)
         self.texts: list[str] = []
         self._behind: dict[tuple[str, bool], str] = {}
         self._alone: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -78,7 +79,7 @@ class Slots:
         spellings = Spellings(conversation, self.gathered)
         text = self.traits.prompt(self.template, conversation)
         self.texts.append(text)
-        spans = find_spans(spellings, text, conversation, self.traits.ids)
+        spans = find_spans(spellings, text, conversation, self._ids_in_calls)
         owned = [span for span in spans if span.atom.owner is not None]
         last_ends = [_last_end(owned, i) for i in range(len(messages))]
         limits = [
@@ -119,7 +120,7 @@ class Slots:
             except ChatTemplateError:
                 self._alone[known] = ()
             else:
-                spans = find_spans(spellings, text, alone, self.traits.ids)
+                spans = find_spans(spellings, text, alone, self._ids_in_calls)
                 self._alone[known] = (text[_last_end(spans, i) :],)
         rendered = self._alone[known]
         if not rendered:
@@ -167,10 +168,20 @@ class Slots:
         return pieces
 
 
-def leading_system(conversation: Conversation) -> Message | None:
-    """The first message when it is the system's."""
-    first = conversation.messages[0]
-    return first if first.role == "system" else None
+def _ids_in_calls(template: ChatTemplate, traits: Traits) -> bool:
+    """Whether a call shows its id, and not only its result."""
+    if not traits.ids:
+        return False
+    call = ToolCall("Qz000000W", "QznameW", {"k": "QzvalueW"})
+    messages = (Message("user", "QzuserW"), Message("assistant", calls=(call,)))
+    conversation = Conversation("ids", messages, (tool(0),))
+    try:
+        text = template.render(
+            traits.messages(conversation), add_generation_prompt=False, tools=conversation.tools
+        )
+    except ChatTemplateError:
+        return True
+    return call.id in text
 
 
 def _last_end(spans: list[Span], i: int) -> int:

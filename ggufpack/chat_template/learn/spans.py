@@ -166,8 +166,9 @@ def _text_spellings(text: str) -> Iterator[tuple[str, str]]:
     yield "quoted", json.dumps(text, ensure_ascii=False)
     yield "quoted", json.dumps(text)
     yield "repr", repr(text)
+    yield "html", _escaped(text)
     if not text.isascii():
-        yield "raw", text.encode("unicode_escape").decode().replace("\\xe9", "\\u00e9")
+        yield "raw", json.dumps(text)[1:-1]
 
 
 @lru_cache(maxsize=4096)
@@ -179,6 +180,10 @@ def _spelled(dumped: str) -> tuple[tuple[str, str], ...]:
         text = json.dumps(value, **{"ensure_ascii": False, **options})
         found[text].append(style)
         found[_escaped(text)].append("html-" + style)
+        if "indent" in options and "\n" in text:
+            for depth in range(1, 5):
+                inner = text.replace("\n", "\n" + " " * options["indent"] * depth)
+                found[inner].append(f"{style}@{depth}")
     found[str(value)].append("repr")
     return tuple((text, "|".join(styles)) for text, styles in found.items())
 
@@ -214,27 +219,17 @@ def find_spans(
     Raises:
         LearningError: messages are not printed in order.
     """
-    messages = conversation.messages
     spans = spellings.find(text)
-    results: dict[str, list[int]] = defaultdict(list)
-    for i, message in enumerate(messages):
-        if message.role == "tool":
-            results[message.tool_call_id].append(i)
-            results[message.tool_name].append(i)
     current = -1
     seen: set[Atom] = set()
     found: list[Span] = []
     for index, span in enumerate(spans):
         atom = span.atom
-        mark = atom.mark
-        if atom.owner is not None and isinstance(mark, Value) and mark.kind in ("call_id", "call_name"):
-            call = messages[atom.owner].calls[atom.path[0][1]]
-            repeated = results[call.id if mark.kind == "call_id" else call.name]
-            again = atom in seen or current > atom.owner or (mark.kind == "call_id" and not ids_in_calls)
-            if again and repeated:
-                kind = "result_id" if mark.kind == "call_id" else "result_name"
-                owner = _result_owner(spans[index + 1 :], found, repeated, current, kind)
-                atom = Atom(owner, (), replace(mark, kind=kind))
+        if _kind(atom) in ("call_id", "call_name") and atom.owner is not None:
+            again = atom in seen or current > atom.owner or (_kind(atom) == "call_id" and not ids_in_calls)
+            repeated = _repeated_by_result(atom, spans[index + 1 :], found, conversation, current)
+            if again and repeated is not None:
+                atom = repeated
             else:
                 seen.add(atom)
         if atom.owner is not None:
@@ -245,20 +240,34 @@ def find_spans(
     return found
 
 
-def _result_owner(
-    following: list[Span], found: list[Span], results: list[int], current: int, kind: str
-) -> int:
-    """Which of ``results`` a repeated id or name belongs to: the one whose content comes next."""
-    ahead = (
-        span.atom.owner
-        for span in following
-        if span.atom.owner is not None and isinstance(span.atom.mark, Value) and span.atom.mark.kind == "content"
-    )
-    following_owner = next(ahead, None)
-    printed = any(
-        span.atom.owner == current and isinstance(span.atom.mark, Value) and span.atom.mark.kind == kind
-        for span in found
-    )
-    if following_owner in results and (current not in results or printed):
-        return following_owner  # type: ignore[return-value]
-    return current if current in results else results[0]
+def _kind(atom: Atom) -> str:
+    return atom.mark.kind if isinstance(atom.mark, Value) else ""
+
+
+def _repeated_by_result(
+    atom: Atom, following: list[Span], found: list[Span], conversation: Conversation, current: int
+) -> Atom | None:
+    """A call's id or name as a result's own, or as that of the call before it."""
+    messages = conversation.messages
+    assert atom.owner is not None and isinstance(atom.mark, Value)  # noqa: S101  the caller has asked
+    number = atom.path[0][1]
+    call = messages[atom.owner].calls[number]
+    results = [
+        i
+        for i, message in enumerate(messages)
+        if message.role == "tool" and (message.tool_call_id == call.id or message.tool_name == call.name)
+    ]
+    if not results:
+        return None
+    kind = {"call_id": "result_id", "call_name": "result_name"}[_kind(atom)]
+    ahead = [span.atom.owner for span in following if _kind(span.atom) == "content"]
+    coming = next((owner for owner in ahead if owner is not None), None)
+    others = coming is not None and messages[coming].role == "tool" and coming not in results
+    if others and coming is not None and number == 0 and current >= results[0] and kind == "result_name":
+        return Atom(coming, (), replace(atom.mark, kind="first_call_name"))
+    printed = any(span.atom.owner == current and _kind(span.atom) == kind for span in found)
+    if coming in results and (current not in results or printed):
+        owner = coming
+    else:
+        owner = current if current in results else results[0]
+    return Atom(owner, (), replace(atom.mark, kind=kind))
