@@ -74,4 +74,6 @@ def template_page(
         return TemplatePage(go.text, strategy, stop, go.capabilities, go.refused, go.parity)
     if traits.chat == "never":
         return TemplatePage(None, "refused", stop, (), go.refused, go.parity)
-    return TemplatePage(None, "native", stop, native_capabilities(traits), native_refused(traits), go.parity)
+    return TemplatePage(
+        None, "native", stop, native_capabilities(traits), native_refused(template, traits), go.parity
+    )

@@ -143,7 +143,7 @@ def _native_plan(
     ]
     findings += [
         make_finding(ids.NATIVE_LOSES, path=template.origin, shape=one.shape, reason=one.reason)
-        for one in native_refused(probe_traits(template))
+        for one in native_refused(template, probe_traits(template))
     ]
     if server_version is None:
         findings.append(make_finding(ids.SERVER_UNKNOWN, path=template.origin))

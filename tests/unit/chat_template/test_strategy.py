@@ -141,6 +141,8 @@ def test_native_says_what_ollama_does_not_hand_to_the_jinja() -> None:
     assert "thinking:history" in lost[0]
     assert "thinking:unset" in lost[1]
     assert "GP436" not in ids(plan(CHATML, "native"))
+    dated = plan("{{ date_string if date_string is defined else '26 Jul 2024' }}" + CHATML, "native")
+    assert "not reproduce date" in next(f.message for f in dated.findings if f.id == "GP436")
 
 
 def test_native_can_be_forced() -> None:
