@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufpack.errors import UsageError
+from ggufpack.resources import sync
 
 RECORD_NAME = "ggufpack.json"
 
@@ -30,14 +31,14 @@ class PackageFolder:
     def publish(self) -> None:
         """Put it in its place; an older package there is replaced as a whole."""
         for path in self.working.iterdir():
-            _sync(path)
-        _sync(self.working)
+            sync(path)
+        sync(self.working)
         old = self.final.with_name(f".{self.final.name}.old-{os.getpid()}")
         replaces = self.final.exists()
         if replaces:
             self.final.rename(old)
         self.working.rename(self.final)
-        _sync(self.final.parent)
+        sync(self.final.parent)
         if replaces:
             shutil.rmtree(old)
 
@@ -71,6 +72,7 @@ def package_folder(final: Path) -> Iterator[PackageFolder]:
     Raises:
         UsageError: the folder above cannot be made.
     """
+    made = not final.parent.exists()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{final.name}.tmp-", dir=final.parent))
@@ -85,11 +87,5 @@ def package_folder(final: Path) -> Iterator[PackageFolder]:
         yield PackageFolder(final, working)
     finally:
         shutil.rmtree(working, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if made and not any(final.parent.iterdir()):
+            final.parent.rmdir()  # it was made for this package, which did not come to be

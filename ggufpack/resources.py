@@ -1,4 +1,4 @@
-"""Where the project's own data files are: templates/ and vendor/.
+"""Where the project's own data files are (templates/ and vendor/), and durable files.
 
 In a wheel they are inside the package (``ggufpack/_data``, put there by setup.py); in a checkout
 and an editable install they are beside it.
@@ -6,6 +6,7 @@ and an editable install they are beside it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -21,3 +22,12 @@ def data_folder(name: str) -> Path:
 def in_checkout() -> bool:
     """Whether this is a source checkout (or an editable install of one)."""
     return not _INSTALLED.is_dir()
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, durable (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

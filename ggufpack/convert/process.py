@@ -25,6 +25,7 @@ import platformdirs
 from ggufpack import errors
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import GgufpackError, WorkerError
+from ggufpack.resources import sync
 from ggufpack.spec import GgufFile
 
 OnProgress = Callable[[int, int, str], None]
@@ -103,7 +104,7 @@ class Worker:
             if not job.plan_only:
                 for file in files:
                     temporary[file.quantization].replace(file.path)
-                    _sync_folder(file.path.parent)
+                    sync(file.path.parent)
             return Converted(tuple(files), done["peak_rss"])
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
@@ -209,15 +210,6 @@ def usable_cpus() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         return os.cpu_count() or 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

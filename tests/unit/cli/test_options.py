@@ -1,0 +1,81 @@
+"""From words to a BuildSpec, and what the help says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from ggufpack.cli.common import ReportingCommand
+from ggufpack.cli.main import main
+from ggufpack.cli.options import build_options, make_spec
+from ggufpack.errors import UsageError
+from ggufpack.spec import BuildSpec
+
+
+def spec_of(*words: str) -> BuildSpec:
+    made: list[BuildSpec] = []
+
+    @click.command(cls=ReportingCommand)
+    @build_options
+    def command(**values: Any) -> None:
+        made.append(make_spec(**values))
+
+    done = CliRunner().invoke(command, list(words))
+    assert done.exit_code == 0, done.stderr
+    return made[0]
+
+
+def test_defaults_are_those_of_the_spec() -> None:
+    assert spec_of("folder") == BuildSpec(Path("folder"))
+
+
+def test_all_options() -> None:
+    spec = spec_of(
+        *("folder", "--name", "x", "-q", "q4,F16", "--output", "out", "--template", "native"),
+        *("--system", "Be brief.", "--parameter", "stop=a", "--parameter", "stop=b=c", "--host", "h:1"),
+        *("--no-register", "--verify", "prompts", "--overwrite", "--allow", "gp250", "--threads", "3"),
+        "--trust-remote-code",
+    )
+    assert spec == BuildSpec(
+        Path("folder"),
+        name="x",
+        quantizations=("Q4_K_M", "F16"),
+        output=Path("out"),
+        template="native",
+        system="Be brief.",
+        parameters={"stop": ("a", "b=c")},
+        host="h:1",
+        register=False,
+        verify="prompts",
+        overwrite=True,
+        allow=frozenset({"GP250"}),
+        threads=3,
+        trust_remote_code=True,
+    )
+
+
+def test_register_that_is_said_needs_a_server() -> None:
+    assert spec_of("folder", "--register").require_server
+    assert not spec_of("folder").require_server
+
+
+@pytest.mark.parametrize("word", ["stop", "=x", ""])
+def test_a_parameter_without_a_value(word: str) -> None:
+    with pytest.raises(UsageError, match="KEY=VALUE"):
+        make_spec(checkpoint=Path("c"), quantization="F16", parameters=(word,), allow=(), register=None)
+
+
+def test_the_help_lists_what_the_design_promises() -> None:
+    promised = "--name -q --output --template --system --parameter --host --register --verify --json --quiet"
+    for command in ("build", "plan"):
+        shown = CliRunner().invoke(main, [command, "--help"]).stdout
+        assert set(promised.split()) <= set(re.findall(r"--?[\w-]+", shown))
+    top = CliRunner().invoke(main, ["--help"]).stdout
+    assert "130" in top
+    for command in ("build", "plan", "demo", "vendor"):
+        assert re.search(rf"^  {command} ", top, re.MULTILINE)
