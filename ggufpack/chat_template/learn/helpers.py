@@ -74,6 +74,7 @@ _STYLES: dict[str, _Style] = {
     "ascii": _Style(),
     "sorted": _Style(sort=True),
     "compact": _Style(",", ":"),
+    "compact-sorted": _Style(",", ":", sort=True),
     "indent4": _Style(indent=4),
     "indent2": _Style(indent=2),
     "repr": _Style(python=True),

@@ -290,19 +290,22 @@ def _repeated(pieces: Pieces, run: list[int], kind: str) -> set[Mark]:
 
 
 def _parts(pieces: Pieces, run: list[int], kind: str, repeated: set[Mark]) -> list[list[int]]:
-    """A run over one item, parted where it is two loops: where a value comes that has come before."""
-    if len({_index(pieces[at], kind) for at in run}) > 1:
-        return [run]
-    parts: list[list[int]] = []
+    """A run, parted where it is two loops: where its last item holds again what it has held before.
+
+    A second loop over the same list mostly begins at an earlier item, and is a run of its own; but
+    not when the list has one item, or when it meets only the last.
+    """
+    last = _index(pieces[run[-1]], kind)
+    parts: list[list[int]] = [[]]
     seen: set[Mark] = set()
     for at in run:
         piece = pieces[at]
-        mark = piece.mark if isinstance(piece, Atom) else Loop("")
-        if not parts or (mark in seen and mark not in repeated):
-            parts.append([])
-            seen = set()
+        if isinstance(piece, Atom) and _index(piece, kind) == last:
+            if piece.mark in seen and piece.mark not in repeated:
+                parts.append([])
+                seen = set()
+            seen.add(piece.mark)
         parts[-1].append(at)
-        seen.add(mark)
     return parts
 
 

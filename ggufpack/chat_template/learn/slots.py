@@ -173,7 +173,8 @@ def _ids_in_calls(template: ChatTemplate, traits: Traits) -> bool:
     if not traits.ids:
         return False
     call = ToolCall("Qz000000W", "QznameW", {"k": "QzvalueW"})
-    messages = (Message("user", "QzuserW"), Message("assistant", calls=(call,)))
+    result = Message("tool", "QzresultW", tool_name="QznameW", tool_call_id="Qz000001W")
+    messages = (Message("user", "QzuserW"), Message("assistant", calls=(call,)), result)
     conversation = Conversation("ids", messages, (tool(0),))
     try:
         text = template.render(

@@ -28,6 +28,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "indent2": {"indent": 2},
     "ascii": {"ensure_ascii": True},
     "sorted": {"sort_keys": True},
+    "compact-sorted": {"separators": (",", ":"), "sort_keys": True},
 }
 _TOKEN = re.compile(r"Qz[^\sW]*?W|73\d{4}")
 _EDGES = {"": (LEFT, RIGHT), "newlines": (LEFT.lstrip("\n"), RIGHT.rstrip("\n")), "all": ("", "")}
@@ -50,8 +51,8 @@ class Spellings:
     """Every spelling of every value of a conversation."""
 
     def __init__(self, conversation: Conversation, gathered: bool) -> None:
-        self._by_token: dict[str, list[tuple[str, int, Atom]]] = defaultdict(list)
-        self._known: set[str] = set()
+        # token -> (text, where the token stands in it, value, owner, path)
+        self._by_token: dict[str, list[_Placed]] = defaultdict(list)
         self._conversation = conversation
         self._gathered = gathered
         self._add_tools()
@@ -71,34 +72,23 @@ class Spellings:
                 found.append(Span(date.start(), date.end(), atom))
                 end = date.end()
                 continue
-            for spelled, offset, atom in self._by_token.get(token[0], ()):
+            for spelled, offset, value, owner, path in self._by_token.get(token[0], ()):
                 start = token.start() - offset
                 if start >= end and text.startswith(spelled, start):
                     end = start + len(spelled)
-                    found.append(Span(start, end, atom))
+                    found.append(Span(start, end, Atom(owner, path, value)))
                     break
         return found
 
-    def _put(self, text: str, atom: Atom) -> None:
-        token = _TOKEN.search(text)
-        if token is not None and text not in self._known:
-            self._known.add(text)
-            self._by_token[token[0]].append((text, token.start(), atom))
+    def _place(self, candidates: tuple[_Candidate, ...], owner: int | None, path: Path) -> None:
+        for token, text, offset, value in candidates:
+            self._by_token[token].append((text, offset, value, owner, path))
 
     def _object(self, value: Any, owner: int | None, path: Path, kind: str) -> None:
-        for text, style in _spelled(json.dumps(value)):
-            self._put(text, Atom(owner, path, Value(kind, style)))
+        self._place(_object_candidates(json.dumps(value), kind), owner, path)
 
     def _text(self, text: str, owner: int | None, path: Path, kind: str) -> None:
-        core = text.removeprefix(LEFT).removesuffix(RIGHT)
-        edges = list(_EDGES) if core != text else [""]
-        for left in edges:
-            for right in edges:
-                trimmed = _EDGES[left][0] + core + _EDGES[right][1] if core != text else text
-                atom = Atom(owner, path, Value(kind, "raw", left, right))
-                self._put(trimmed, atom)
-                for spelling, spelled in _text_spellings(trimmed):
-                    self._put(spelled, replace(atom, mark=Value(kind, spelling, left, right)))
+        self._place(_text_candidates(text, kind), owner, path)
 
     def _add_tools(self) -> None:
         tools = self._conversation.tools
@@ -145,8 +135,7 @@ class Spellings:
                 self._text(call.name, i, path, "call_name")
                 arguments = dict(call.arguments)
                 self._object(arguments, i, path, "arguments")
-                for text, _ in _spelled(json.dumps(json.dumps(arguments, ensure_ascii=False))):
-                    self._put(text, Atom(i, path, Value("arguments", "string")))
+                self._place(_string_candidates(json.dumps(arguments, ensure_ascii=False)), i, path)
                 for k, (key, value) in enumerate(arguments.items()):
                     inner = (*path, ("argument", k))
                     self._text(key, i, inner, "key")
@@ -160,15 +149,57 @@ class Spellings:
                 self._text(message.tool_name, i, (), "result_name")
 
 
+_Placed = tuple[str, int, Value, "int | None", Path]
+_Candidate = tuple[str, str, int, Value]  # token, text, where the token stands in it, value
+
+
+def _candidate(text: str, value: Value) -> tuple[_Candidate, ...]:
+    token = _TOKEN.search(text)
+    return () if token is None else ((token[0], text, token.start(), value),)
+
+
+@lru_cache(maxsize=8192)
+def _object_candidates(dumped: str, kind: str) -> tuple[_Candidate, ...]:
+    found: list[_Candidate] = []
+    for text, styles in _spelled(dumped):
+        found += _candidate(text, Value(kind, styles))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _string_candidates(arguments: str) -> tuple[_Candidate, ...]:
+    """A JSON object inside a JSON string."""
+    found: list[_Candidate] = []
+    for ascii_only in (False, True):
+        found += _candidate(json.dumps(arguments, ensure_ascii=ascii_only), Value("arguments", "string"))
+    return tuple(found)
+
+
+@lru_cache(maxsize=8192)
+def _text_candidates(text: str, kind: str) -> tuple[_Candidate, ...]:
+    """A text in every spelling, trimmed in every way."""
+    found: dict[str, _Candidate] = {}
+    core = text.removeprefix(LEFT).removesuffix(RIGHT)
+    edges = list(_EDGES) if core != text else [""]
+    for left in edges:
+        for right in edges:
+            trimmed = _EDGES[left][0] + core + _EDGES[right][1] if core != text else text
+            for spelling, spelled in (("raw", trimmed), *_text_spellings(trimmed)):
+                for candidate in _candidate(spelled, Value(kind, spelling, left, right)):
+                    found.setdefault(spelled, candidate)
+    return tuple(found.values())
+
+
 def _text_spellings(text: str) -> Iterator[tuple[str, str]]:
     if not text:
         return
-    yield "quoted", json.dumps(text, ensure_ascii=False)
-    yield "quoted", json.dumps(text)
+    quoted = json.dumps(text, ensure_ascii=False)
+    yield "quoted", quoted
+    if not text.isascii():
+        yield "quoted", json.dumps(text)
+        yield "raw", json.dumps(text)[1:-1]
     yield "repr", repr(text)
     yield "html", _escaped(text)
-    if not text.isascii():
-        yield "raw", json.dumps(text)[1:-1]
 
 
 @lru_cache(maxsize=4096)
