@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
-from ggufpack.chat_template.parity import Judged, Parity, Reference, judge, make_reference, table
+from ggufpack.chat_template.parity import Judged, Parity, Reference, canonical, judge, make_reference, table
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
 
@@ -252,7 +252,8 @@ def _reason(one: Judged) -> str:
     name = f"conversation {one.case.conversation.name!r}"
     if one.actual is None:
         return f"{name}: the TEMPLATE fails"
-    expected, actual = one.expected, one.actual
+    # how JSON is written is not what makes a case wrong
+    expected, actual = canonical(one.expected), canonical(one.actual)
     limit = min(len(expected), len(actual))
     at = next((i for i in range(limit) if expected[i] != actual[i]), limit)
     start = max(0, at - _CONTEXT // 2)
