@@ -38,6 +38,7 @@ ORDER = (
     "doctor",
     "demo",
     "cli",
+    "__main__",
 )
 HEAVY = frozenset({"torch", "transformers", "ollama", "httpx", "numpy", "jinja2"})
 

@@ -7,7 +7,6 @@ import io
 import pytest
 from rich.console import Console
 
-from ggufpack.cli import progress
 from ggufpack.cli.progress import BarView, LineView, View
 from ggufpack.spec import (
     Finding,
@@ -32,7 +31,7 @@ def console() -> tuple[Console, io.StringIO]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("ggufpack.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 

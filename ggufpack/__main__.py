@@ -1,0 +1,5 @@
+"""``python -m ggufpack``."""
+
+from ggufpack.cli.main import main
+
+main(prog_name="ggufpack")

@@ -1,0 +1,67 @@
+"""A wheel carries what the program reads, and the program finds it there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ggufpack import vendoring
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    vendoring.require()  # a wheel built where the converter is synced carries it
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools builds in the source folder, and takes what an older build left
+    for name in ("ggufpack", "templates", "vendor"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True, stdin=subprocess.DEVNULL)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_what_is_in_it(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for wanted in (
+        "ggufpack/py.typed",
+        "ggufpack/_data/templates/Modelfile.jinja",
+        "ggufpack/_data/templates/chat/chatml.jinja",
+        "ggufpack/_data/vendor/llama.cpp.lock.toml",
+        "ggufpack/_data/vendor/llama.cpp/PROVENANCE.json",
+        "ggufpack/_data/vendor/llama.cpp/convert_hf_to_gguf.py",
+        "ggufpack/_data/vendor/llama.cpp/LICENSE",
+    ):
+        assert wanted in names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    assert not [name for name in names if name.endswith((".pyc", ".gguf", ".safetensors"))]
+
+
+def test_it_finds_its_data(wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([*command, str(wheel)], check=True, stdin=subprocess.DEVNULL)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    where = run("-c", "import ggufpack; print(ggufpack.__file__)").strip()
+    assert Path(where).is_relative_to(tmp_path)
+    status = json.loads(run("-m", "ggufpack", "vendor", "status", "--json"))
+    assert status["state"] == "ok"
+    assert Path(status["folder"]).is_relative_to(tmp_path)
+    assert "chatml" in run("-c", "from ggufpack.chat_template import named; print(named.load('chatml'))")
