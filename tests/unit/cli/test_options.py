@@ -77,5 +77,5 @@ def test_the_help_lists_what_the_design_promises() -> None:
         assert set(promised.split()) <= set(re.findall(r"--?[\w-]+", shown))
     top = CliRunner().invoke(main, ["--help"]).stdout
     assert "130" in top
-    for command in ("build", "plan", "demo", "vendor"):
+    for command in ("build", "plan", "template", "demo", "vendor"):
         assert re.search(rf"^  {command} ", top, re.MULTILINE)
