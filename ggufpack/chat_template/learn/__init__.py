@@ -13,17 +13,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
 from ggufpack.chat_template.go.nodes import Template
 from ggufpack.chat_template.learn.build import Builder, Learnt
-from ggufpack.chat_template.learn.conversations import Sample, samples, tool
+from ggufpack.chat_template.learn.conversations import Sample, samples
+from ggufpack.chat_template.learn.counters import find_counters
 from ggufpack.chat_template.learn.loops import Folding
 from ggufpack.chat_template.learn.slots import Slots
 from ggufpack.chat_template.learn.spans import settle
 from ggufpack.chat_template.learn.tables import grow
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits, with_marked_dates
-from ggufpack.errors import ChatTemplateError
 
 CAPABILITIES = frozenset(("system", "tools", "calls", "thinking", "prefill"))
 
@@ -69,6 +68,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
     if not sequences:
         raise NothingLearnedError(slots.errors.most_common(1)[0][0] if slots.errors else "no conversation")
     settle(sequence.pieces for sequence in sequences)
+    find_counters(sequences)
     texts = slots.texts
     folding = Folding(sequences)
     rows = folding.fold()
@@ -78,7 +78,6 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             {slot: tree for slot, (tree, _) in grown.items()},
             first_call_only=folding.several_calls == {False},
             required_loops=frozenset(folding.required_loops),
-            python_booleans=_prints_python_booleans(marked, traits),
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )
     )
@@ -101,23 +100,6 @@ def _possible(traits: Traits) -> frozenset[str]:
         "prefill": traits.prefill,
     }
     return frozenset(name for name, possible in found.items() if possible)
-
-
-def _prints_python_booleans(template: ChatTemplate, traits: Traits) -> bool:
-    """Whether an argument ``True`` is printed as Python's word and not as JSON's."""
-
-    def rendered(value: object) -> str:
-        call = ToolCall("Qz0000001", "QznameW", {"k": value})
-        messages = (Message("user", "QzuserW"), Message("assistant", "", calls=(call,)))
-        conversation = Conversation("boolean", messages, (tool(0),))
-        return template.render(
-            traits.messages(conversation), add_generation_prompt=False, tools=conversation.tools
-        )
-
-    try:
-        return rendered("QzvalueW").replace("QzvalueW", "True") == rendered(True)
-    except ChatTemplateError:
-        return False
 
 
 _OPENING = re.compile(r"(<[^<>\s]+>|\[[A-Za-z_]+\])\s*$")

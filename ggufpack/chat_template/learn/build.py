@@ -26,7 +26,7 @@ from ggufpack.chat_template.go.nodes import (
     Text,
     With,
 )
-from ggufpack.chat_template.learn.helpers import DOT, Helpers, Nodes, field, python_booleans
+from ggufpack.chat_template.learn.helpers import DOT, Helpers, Nodes, field, python_boolean
 from ggufpack.chat_template.learn.pieces import Loop, Value
 from ggufpack.chat_template.learn.slots import HEAD, TAIL
 from ggufpack.chat_template.learn.tables import Branch, Tree, call, condition, negated, text, variable
@@ -56,7 +56,6 @@ class Learnt:
         trees: by slot.
         required_loops: loops over properties that meet the required ones only.
         first_call_only: whether only the first of several calls is printed.
-        python_booleans: whether a boolean argument is printed as ``True``.
         thinking_tags: around reasoning, for Ollama to find; ``None`` for none.
         declares_tools: whether to mention tools and calls for Ollama's sake though none are printed.
     """
@@ -64,7 +63,6 @@ class Learnt:
     trees: Mapping[str, Tree]
     first_call_only: bool = False
     required_loops: frozenset[str] = frozenset()
-    python_booleans: bool = False
     thinking_tags: tuple[str, str] | None = None
 
 
@@ -180,7 +178,12 @@ class Builder:
         kind, spelling = value.kind, value.spelling
         if kind == "date":
             return self.helpers.date(spelling)
+        if kind in _COUNTS:
+            counted: Expression = variable(_COUNTS[kind])
+            return (Print(call("len", counted if spelling == "0" else call("print", counted, text("x")))),)
         expression = _expression(kind, slot)
+        if kind == "flag":
+            return python_boolean(expression)
         if spelling == "raw":
             return (self.helpers.trimmed(value.left, value.right, expression),)
         if kind in _TEXTS or (kind == "value" and spelling in ("quoted", "html", "repr-text")):
@@ -195,10 +198,7 @@ class Builder:
             self.lossy.add(f"{kind}: JSON in a string")
             spelled = call("printf", text("%q"), call("json", expression))
             return (Print(spelled),)
-        nodes = self.helpers.json(kind, spelling, expression)
-        if kind == "value" and self.learnt.python_booleans:
-            return python_booleans(expression, nodes)
-        return nodes
+        return self.helpers.json(kind, spelling, expression)
 
     def _loop(self, name: str) -> Nodes:
         kind = name.rstrip("#")
@@ -209,10 +209,15 @@ class Builder:
             return (Range(_TOOLS, body, "$j", "$t"),)
         if kind == "call":
             calls: Expression = field("ToolCalls")
+            if "$callnumber" in _variables(body):
+                body = (*body, _more("$callnumber"))
+            if "$callplace" in _variables(body):
+                body = (*body, _more("$callplace"))
             if self.learnt.first_call_only:
                 calls = call("slice", calls, text(0), text(1))
+            place: Nodes = (Assign("$callplace", Literal("")),) if "$callplace" in _variables(body) else ()
             # Ollama reads the calls' tag from the first text of the first `if .ToolCalls`
-            return (If(field("ToolCalls"), (Range(calls, body, "$j", "$c"),)),)
+            return (*place, If(field("ToolCalls"), (Range(calls, body, "$j", "$c"),)))
         if kind == "argument":
             return _map_loop(field("Function", "Arguments"), body)
         if kind == "option":
@@ -258,6 +263,7 @@ _TEXTS: dict[str, Path] = {
 }
 _OBJECTS: dict[str, Path] = {
     "value": variable("v"),
+    "flag": variable("v"),
     "arguments": field("Function", "Arguments"),
     "tools": _TOOLS,
     "functions": _TOOLS,
@@ -301,6 +307,19 @@ def _counted(loop: Range) -> Nodes:
 
 # what Ollama's own .System is: all system messages, joined (template.go, collate)
 _JOINED: Printed = (Choice("first", (), ("\n\n",)), Value("system"))
+
+
+# Go does not add: a count is the length of a text that grows
+_COUNTS = {
+    "call_number": "callnumber",
+    "call_place": "callplace",
+    "result_number": "resultnumber",
+    "result_place": "resultplace",
+}
+
+
+def _more(name: str) -> Node:
+    return Assign(name, call("print", Path(name), text("x")), declare=False)
 
 
 def _system_loop(printed: Printed, body: Nodes) -> Nodes:
@@ -404,7 +423,7 @@ def _within_message(nodes: object) -> Nodes:
 
 
 # variable -> its value before the first message, and how each message changes it
-_TRACKED: dict[str, tuple[str | int | bool, Node]] = {
+_TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
     "$prev": ("", Assign("$prev", field("Role"), declare=False)),
     "$prevcalls": (0, Assign("$prevcalls", call("len", field("ToolCalls")), declare=False)),
     "$called": (
@@ -417,6 +436,16 @@ _TRACKED: dict[str, tuple[str | int | bool, Node]] = {
                     (Assign("$called", field("Function", "Name"), declare=False),),
                 ),
             ),
+        ),
+    ),
+    "$callnumber": ("", None),
+    "$resultnumber": ("", If(call("eq", field("Role"), text("tool")), (_more("$resultnumber"),))),
+    "$resultplace": (
+        "",
+        If(
+            call("eq", field("Role"), text("tool")),
+            (_more("$resultplace"),),
+            (Assign("$resultplace", Literal(""), declare=False),),
         ),
     ),
     "$prevthink": ("", Assign("$prevthink", field("Thinking"), declare=False)),
@@ -443,8 +472,4 @@ _TRACKED: dict[str, tuple[str | int | bool, Node]] = {
 def _behind_message(nodes: object) -> Nodes:
     """What is remembered of each message."""
     used = _variables(nodes)
-    return tuple(change for name, (_, change) in _TRACKED.items() if name in used)
-
-
-def _calls(expression: Expression) -> bool:
-    return isinstance(expression, Call)
+    return tuple(change for name, (_, change) in _TRACKED.items() if name in used and change is not None)

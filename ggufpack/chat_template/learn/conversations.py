@@ -144,8 +144,16 @@ def _call(i: int, j: int) -> ToolCall:
     arguments: dict[str, Any] = {}
     for k in range(1 + (i + j) % 2 + (i % 3 == 0)):
         text = sentinel("av", i, j, k)
-        values = (text + _SUFFIX, NUMBER_BASE + i * 100 + j * 10 + k, {"Qzx": [text, 1, True, None]}, text + _SUFFIX)
-        arguments[sentinel("ak", i, j, k)] = values[k if (i + j) % 3 else (k + 2) % 4]
+        number = NUMBER_BASE + i * 100 + j * 10 + k
+        values = (
+            text + _SUFFIX,
+            number,
+            {"Qzx": [text, 1, True, None]},
+            text + _SUFFIX,
+            True,
+            [text, 1, False],
+        )
+        arguments[sentinel("ak", i, j, k)] = values[(i + 2 * j + k) % len(values)]
     return ToolCall(f"Qz{i:03d}{j:03d}W", sentinel("cn", i, j), arguments)
 
 

@@ -21,7 +21,6 @@ from ggufpack.chat_template.go.nodes import (
     Print,
     Range,
     Text,
-    With,
 )
 from ggufpack.chat_template.learn.tables import call, negated, text, variable
 
@@ -175,16 +174,17 @@ class Helpers:
     def _object(
         entries: Sequence[tuple[str, Nodes, Expression | None]], style: _Style, depth: int
     ) -> Nodes:
+        ordered = sorted(entries, key=lambda entry: entry[0]) if style.sort else list(entries)
+        separator = Text(style.separator(depth + 1))
+        # optional entries before the first that is always there have their separator behind them
+        fixed = next(place for place, (_, _, given) in enumerate(ordered) if given is None)
         nodes: list[Node] = [Text("{" + style.line(depth + 1))]
-        for place, (key, value, given) in enumerate(sorted(entries) if style.sort else entries):
-            separator = style.separator(depth + 1) if place else ""
-            if given is not None and style.sort and not place:
-                # a first entry that may be absent: its separator stands behind it
-                behind = Text(style.separator(depth + 1))
-                nodes.append(If(given, (Text(f"{style.quote}{key}{style.quote}{style.colon}"), *value, behind)))
-                continue
-            first = separator if place and not (style.sort and place == 1 and _optional(entries, style)) else ""
-            entry: Nodes = (Text(f"{first}{style.quote}{key}{style.quote}{style.colon}"), *value)
+        for place, (key, value, given) in enumerate(ordered):
+            entry: Nodes = (Text(f"{style.quote}{key}{style.quote}{style.colon}"), *value)
+            if place < fixed:
+                entry = (*entry, separator)
+            elif place > fixed:
+                entry = (separator, *entry)
             nodes += entry if given is None else [If(given, entry)]
         return (*nodes, Text(style.line(depth) + "}"))
 
@@ -306,10 +306,6 @@ class Helpers:
         return ()
 
 
-def _optional(entries: Sequence[tuple[str, Nodes, Expression | None]], style: _Style) -> bool:
-    return style.sort and sorted(entries, key=lambda entry: entry[0])[0][2] is not None
-
-
 def _unless_empty(separator: str) -> Nodes:
     return (Text(separator),) if separator else ()
 
@@ -331,10 +327,9 @@ def _python_literal(value: Expression) -> Nodes:
     )
 
 
-def python_booleans(value: Expression, other: Nodes) -> Nodes:
-    """``True`` and ``False`` for booleans, ``other`` for anything else."""
-    is_boolean = call("eq", call("printf", text("%T"), value), text("bool"))
-    return (If(is_boolean, (If(value, (Text("True"),), (Text("False"),)),), other),)
+def python_boolean(value: Expression) -> Nodes:
+    """``True`` or ``False``."""
+    return (If(value, (Text("True"),), (Text("False"),)),)
 
 
 def _trim_body(left: str, right: str) -> Nodes:
@@ -426,13 +421,3 @@ def _without_zero(start: int) -> Nodes:
     tens = call("slice", _DATE, text(start), text(start + 1))
     ones = call("slice", _DATE, text(start + 1), text(start + 2))
     return (If(call("ne", tens, text("0")), (Print(tens),)), Print(ones))
-
-
-def set_if(condition: Expression, name: str, value: Expression) -> Node:
-    """``{{ if condition }}{{ $name = value }}{{ end }}``."""
-    return If(condition, (Assign("$" + name, value, declare=False),))
-
-
-def with_first(value: Expression, body: Nodes) -> Node:
-    """``{{ with value }}…{{ end }}``."""
-    return With(value, body)

@@ -76,13 +76,13 @@ class Folding:
     def _hits(self, kind: str) -> dict[str, list[_Hit]]:
         hits: dict[str, list[_Hit]] = defaultdict(list)
         all_runs = [_runs(sequence.pieces, kind) for sequence in self.sequences]
-        repeated: set[Mark] = set()
+        known = _Known()
         for sequence, runs in zip(self.sequences, all_runs, strict=True):
             for run in runs:
-                repeated |= _repeated(sequence.pieces, run, kind)
+                known.add(sequence.pieces, run, kind)
         for number, sequence in enumerate(self.sequences):
             pieces = sequence.pieces
-            runs = [part for run in all_runs[number] for part in _parts(pieces, run, kind, repeated)]
+            runs = [part for run in all_runs[number] for part in _parts(pieces, run, kind, known)]
             occurrences: Counter[Path] = Counter()
             named = []
             for run in runs:
@@ -241,7 +241,10 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
     """What an item itself says, wherever it stands."""
     if kind == "argument":
         call = conversation.messages[i].calls[path[0][1]]
-        return {"is_string": isinstance(list(call.arguments.values())[index], str)}
+        value = list(call.arguments.values())[index]
+        types = {"is_string": str, "is_map": dict, "is_list": list, "is_bool": bool}
+        found = {name: isinstance(value, known) for name, known in types.items()}
+        return {**found, "is_number": not any(found.values())}
     if kind == "property":
         parameters = conversation.tools[path[0][1]]["function"]["parameters"]
         name, schema = list(parameters["properties"].items())[index]
@@ -270,27 +273,32 @@ def _runs(pieces: Pieces, kind: str) -> list[list[int]]:
     return runs
 
 
-def _repeated(pieces: Pieces, run: list[int], kind: str) -> set[Mark]:
-    """What an item of a run of several holds more than once."""
-    by_item: dict[int, Counter[Mark]] = defaultdict(Counter)
-    for at in run:
-        piece = pieces[at]
-        if isinstance(piece, Atom):
-            by_item[_index(piece, kind)][piece.mark] += 1
-    if len(by_item) < 2:
-        return set()
-    last = max(by_item)
-    return {
-        mark
-        for item, counts in by_item.items()
-        if item != last
-        for mark, count in counts.items()
-        if count > 1
-    }
+class _Known:
+    """How the items of runs look where nothing is doubtful: all but a run's last item."""
+
+    def __init__(self) -> None:
+        self.first: set[Mark] = set()  # what items begin with
+        self.pairs: set[tuple[Mark, Mark]] = set()  # neighbours within an item
+        self.repeated: set[Mark] = set()  # what an item holds more than once
+
+    def add(self, pieces: Pieces, run: list[int], kind: str) -> None:
+        """Look at a run."""
+        groups = [list(group) for _, group in groupby(run, key=lambda at: _index(pieces[at], kind))]
+        for group in groups[:-1]:
+            marks = [piece.mark for piece in (pieces[at] for at in group) if isinstance(piece, Atom)]
+            self.first.add(marks[0])
+            self.pairs.update(zip(marks, marks[1:], strict=False))
+            self.repeated.update(mark for mark, count in Counter(marks).items() if count > 1)
+
+    def parts(self, before: Mark, mark: Mark, seen: set[Mark]) -> bool:
+        """Whether a second loop begins with ``mark``."""
+        if mark in seen:
+            return mark not in self.repeated
+        return mark in self.first and bool(seen & self.first) and (before, mark) not in self.pairs
 
 
-def _parts(pieces: Pieces, run: list[int], kind: str, repeated: set[Mark]) -> list[list[int]]:
-    """A run, parted where it is two loops: where its last item holds again what it has held before.
+def _parts(pieces: Pieces, run: list[int], kind: str, known: _Known) -> list[list[int]]:
+    """A run, parted where it is two loops over one list.
 
     A second loop over the same list mostly begins at an earlier item, and is a run of its own; but
     not when the list has one item, or when it meets only the last.
@@ -298,13 +306,15 @@ def _parts(pieces: Pieces, run: list[int], kind: str, repeated: set[Mark]) -> li
     last = _index(pieces[run[-1]], kind)
     parts: list[list[int]] = [[]]
     seen: set[Mark] = set()
+    before: Mark = Loop("")
     for at in run:
         piece = pieces[at]
         if isinstance(piece, Atom) and _index(piece, kind) == last:
-            if piece.mark in seen and piece.mark not in repeated:
+            if known.parts(before, piece.mark, seen):
                 parts.append([])
                 seen = set()
             seen.add(piece.mark)
+            before = piece.mark
         parts[-1].append(at)
     return parts
 

@@ -30,6 +30,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "sorted": {"sort_keys": True},
     "compact-sorted": {"separators": (",", ":"), "sort_keys": True},
 }
+_TRUE = re.compile(r"(?<![\w])[Tt]rue(?![\w])")
+_NEAR = 120
 _TOKEN = re.compile(r"Qz[^\sW]*?W|73\d{4}")
 _EDGES = {"": (LEFT, RIGHT), "newlines": (LEFT.lstrip("\n"), RIGHT.rstrip("\n")), "all": ("", "")}
 
@@ -250,7 +252,7 @@ def find_spans(
     Raises:
         LearningError: messages are not printed in order.
     """
-    spans = spellings.find(text)
+    spans = _with_booleans(spellings.find(text), text, conversation)
     current = -1
     seen: set[Atom] = set()
     found: list[Span] = []
@@ -268,6 +270,25 @@ def find_spans(
                 raise LearningError("messages are not printed in order")
             current = atom.owner
         found.append(Span(span.start, span.end, atom))
+    return found
+
+
+def _with_booleans(spans: list[Span], text: str, conversation: Conversation) -> list[Span]:
+    """With the spans of arguments that are true, which stand behind their keys."""
+    found: list[Span] = []
+    for place, span in enumerate(spans):
+        found.append(span)
+        atom = span.atom
+        if _kind(atom) != "key" or atom.owner is None:
+            continue
+        (_, j), (_, k) = atom.path
+        if list(conversation.messages[atom.owner].calls[j].arguments.values())[k] is not True:
+            continue
+        limit = spans[place + 1].start if place + 1 < len(spans) else len(text)
+        if word := _TRUE.search(text, span.end, min(limit, span.end + _NEAR)):
+            python = word[0] == "True"
+            mark = Value("flag", "python") if python else Value("value", "|".join(STYLES))
+            found.append(Span(word.start(), word.end(), replace(atom, mark=mark)))
     return found
 
 

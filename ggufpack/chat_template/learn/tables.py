@@ -75,12 +75,20 @@ def _type_is(kind: str) -> Expression:
     return call("eq", Path("$v", ("Type", "String")), text(kind))
 
 
+def _go_type_is(kind: str) -> Expression:
+    return call("eq", call("printf", text("%T"), variable("v")), text(kind))
+
+
 # feature -> Go condition; the names of variables stand for the preludes in build.PRELUDES
 FEATURES: dict[str, Expression] = {
     "thinking": variable("think"),
     "content": Path("", ("Content",)),
     "calls": variable("calls"),
-    "is_string": call("eq", call("printf", text("%T"), variable("v")), text("string")),
+    "is_string": _go_type_is("string"),
+    "is_map": _go_type_is("map[string]interface {}"),
+    "is_list": _go_type_is("[]interface {}"),
+    "is_bool": _go_type_is("bool"),
+    "is_number": _go_type_is("float64"),
     "last": variable("last"),
     "first": call("eq", variable("i"), variable("start")),
     "next=tool": _role("next", "tool"),
