@@ -6,14 +6,12 @@ name (``$last``, ``$next``, ``$system``, …) are computed only where they are u
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Union
 
 from ggufpack.chat_template.go.nodes import (
     Assign,
-    Call,
     Expression,
     If,
     Include,
@@ -27,7 +25,7 @@ from ggufpack.chat_template.go.nodes import (
     With,
 )
 from ggufpack.chat_template.learn.helpers import DOT, Helpers, Nodes, field, python_boolean
-from ggufpack.chat_template.learn.pieces import Loop, Value
+from ggufpack.chat_template.learn.pieces import Loop, Value, common_prefix, common_suffix
 from ggufpack.chat_template.learn.slots import HEAD, TAIL
 from ggufpack.chat_template.learn.tables import Branch, Tree, call, condition, negated, text, variable
 
@@ -86,7 +84,7 @@ def _common_prefix(left: list[Any], right: list[Any]) -> tuple[list[Any], list[A
         shared.append(left[0])
         left, right = left[1:], right[1:]
     if left and right and isinstance(left[0], str) and isinstance(right[0], str):
-        size = len(os.path.commonprefix([left[0], right[0]]))
+        size = len(common_prefix([left[0], right[0]]))
         shared.append(left[0][:size])
         left, right = [left[0][size:], *left[1:]], [right[0][size:], *right[1:]]
     return _cleaned(shared), _cleaned(left), _cleaned(right)
@@ -98,7 +96,7 @@ def _common_suffix(left: list[Any], right: list[Any]) -> tuple[list[Any], list[A
         shared.insert(0, left[-1])
         left, right = left[:-1], right[:-1]
     if left and right and isinstance(left[-1], str) and isinstance(right[-1], str):
-        size = len(os.path.commonprefix([left[-1][::-1], right[-1][::-1]]))
+        size = len(common_suffix([left[-1], right[-1]]))
         shared.insert(0, left[-1][len(left[-1]) - size :])
         left = [*left[:-1], left[-1][: len(left[-1]) - size]]
         right = [*right[:-1], right[-1][: len(right[-1]) - size]]
@@ -455,9 +453,7 @@ _TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
     ),
     "$seentool": (
         False,
-        If(
-            call("eq", field("Role"), text("tool")), (Assign("$seentool", Literal(True), declare=False),)
-        ),
+        If(call("eq", field("Role"), text("tool")), (Assign("$seentool", Literal(True), declare=False),)),
     ),
     "$seenassistant": (
         False,

@@ -28,7 +28,17 @@ NUMBER_BASE = 730000
 _SEED = 0
 _CONVERSATIONS = 150
 _LONGEST = 8
-_TOOL_SETS: tuple[tuple[int, ...], ...] = ((), (0,), (0, 1), (0, 1, 2), (2, 3), (3, 0), (1,), (4, 5), (5, 2, 4))
+_TOOL_SETS: tuple[tuple[int, ...], ...] = (
+    (),
+    (0,),
+    (0, 1),
+    (0, 1, 2),
+    (2, 3),
+    (3, 0),
+    (1,),
+    (4, 5),
+    (5, 2, 4),
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,8 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
         numbers = range(len(_PROPERTIES))
         for start in range(0, len(numbers), _SCHEMAS_A_CONVERSATION):
             tools = tuple(tool(number) for number in numbers[start : start + _SCHEMAS_A_CONVERSATION])
-            for shape in (("u",), ("u", "a", "u")):
-                yield Sample(shape, Conversation("schemas", tuple(_messages(shape)), tools))
+            for short in (("u",), ("u", "a", "u")):
+                yield Sample(short, Conversation("schemas", tuple(_messages(short)), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     for shape in _shapes(source, traits, capabilities):
         chosen = source.choice(tool_sets) if "tools" in capabilities or needs_tools else ()
@@ -201,7 +211,7 @@ def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str])
     if later:
         yield from _system_shapes(several)
     if traits.assistant_first and not calls:
-        yield from (head + ("a", "u") for head in heads)
+        yield from ((*head, "a", "u") for head in heads)
     for _ in range(_CONVERSATIONS):
         shape = _random_shape(source, traits, capabilities, heads)
         if shape and shape != ("s",):

@@ -86,9 +86,7 @@ def _places(number: int, sequence: Sequence, behind: bool) -> Iterator[tuple[_Pl
         for found in _NUMBER.finditer(piece):
             context = piece[max(0, found.start() - _CONTEXT) : found.start()]
             yield (
-                _Place(
-                    number, at, found.start(), found.end(), int(found[0]), counts, path, sequence.index
-                ),
+                _Place(number, at, found.start(), found.end(), int(found[0]), counts, path, sequence.index),
                 context,
             )
 
@@ -115,5 +113,3 @@ def _counts(sequence: Sequence, path: Path) -> tuple[tuple[str, int], ...] | Non
     results = [message.role == "tool" for message in earlier]
     run = next((k for k, is_tool in enumerate(reversed(results)) if not is_tool), len(results))
     return (("result_number", sum(results)), ("result_place", run))
-
-

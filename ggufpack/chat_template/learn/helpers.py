@@ -27,7 +27,20 @@ from ggufpack.chat_template.learn.tables import call, negated, text, variable
 Nodes = tuple[Node, ...]
 DOT = Path("")
 
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 _DEEPEST = 7
 _DATE: Expression = call("currentDate")
 _YEAR = call("slice", _DATE, text(0), text(4))
@@ -83,6 +96,7 @@ _STYLES |= {
     for name, style in _STYLES.items()
     if not style.python
 }
+_Entry = tuple[str, Nodes, "Expression | None"]  # a key, its value, what it is left out without
 # kinds that are Go structs; every other object is a map, a list or a plain value
 _STRUCTS = ("tool", "function", "parameters", "properties", "property")
 
@@ -133,6 +147,7 @@ class Helpers:
         def inner(name: str, value: Expression) -> Nodes:
             return (self._include(name, spelling, depth + 1, value),)
 
+        entries: list[_Entry]
         if kind == "tool":
             entries = [
                 ("type", (style.string(field("Type")),), None),
@@ -171,9 +186,7 @@ class Helpers:
         return (Print(call("json", field("Type"))),)
 
     @staticmethod
-    def _object(
-        entries: Sequence[tuple[str, Nodes, Expression | None]], style: _Style, depth: int
-    ) -> Nodes:
+    def _object(entries: Sequence[_Entry], style: _Style, depth: int) -> Nodes:
         ordered = sorted(entries, key=lambda entry: entry[0]) if style.sort else list(entries)
         separator = Text(style.separator(depth + 1))
         # optional entries before the first that is always there have their separator behind them

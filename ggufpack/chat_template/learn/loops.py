@@ -6,14 +6,23 @@ a list has several items. Innermost loops go first, so that an item may hold a l
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from ggufpack.chat_template.conversation import Conversation
-from ggufpack.chat_template.learn.pieces import Atom, Loop, Mark, Path, Pieces, joined, label
+from ggufpack.chat_template.learn.pieces import (
+    Atom,
+    Loop,
+    Mark,
+    Path,
+    Pieces,
+    common_prefix,
+    common_suffix,
+    joined,
+    label,
+)
 from ggufpack.chat_template.learn.slots import Sequence
 from ggufpack.chat_template.learn.tables import Features, Row, features
 
@@ -67,7 +76,7 @@ class Folding:
         return {slot: self._without_leaks(slot, rows) for slot, rows in self.rows.items()}
 
     def _without_leaks(self, slot: str, rows: list[Row]) -> list[Row]:
-        """Rows without a sentinel in a text: a value in an unknown spelling. It is no text of the template."""
+        """Rows without a sentinel in a text: a value in an unknown spelling, no text of its own."""
         clean = [row for row in rows if not any(isinstance(p, str) and _LEAK.search(p) for p in row.label)]
         if len(clean) < len(rows):
             self.unknown.add(slot)
@@ -96,10 +105,7 @@ class Folding:
 
     def _hit(self, number: int, pieces: Pieces, run: list[int], kind: str) -> _Hit | None:
         groups = [list(group) for _, group in groupby(run, key=lambda at: _index(pieces[at], kind))]
-        gaps = [
-            pieces[group[-1] + 1 : following[0]]
-            for group, following in zip(groups, groups[1:], strict=False)
-        ]
+        gaps = [pieces[group[-1] + 1 : following[0]] for group, following in pairwise(groups)]
         if any(len(gap) > 1 or (gap and not isinstance(gap[0], str)) for gap in gaps):
             self.errors["a value of another kind stands between the items of a loop"] += 1
             return None
@@ -206,7 +212,7 @@ class _Frame:
             for key, gap in zip(keys[1:], hit.gaps, strict=True):
                 gaps_before[key].add(gap)
         self._openings = {
-            key: _whole_tokens(_common_suffix(gaps | befores[key])) for key, gaps in gaps_before.items()
+            key: _whole_tokens(common_suffix(gaps | befores[key])) for key, gaps in gaps_before.items()
         }
         for key, texts in befores.items():
             if key not in self._openings:
@@ -218,7 +224,7 @@ class _Frame:
             behinds[keys[-1]].add(hit.behind)
             for before, behind, gap in zip(keys, keys[1:], hit.gaps, strict=False):
                 rests[before].add(gap[: len(gap) - len(self._openings[behind])])
-        self._endings = {key: _common_prefix(texts | behinds[key]) for key, texts in rests.items()}
+        self._endings = {key: common_prefix(texts | behinds[key]) for key, texts in rests.items()}
         for key, texts in behinds.items():
             if key not in self._endings:
                 fitting = [e for e in self._endings.values() if all(text.startswith(e) for text in texts)]
@@ -287,7 +293,7 @@ class _Known:
         for group in groups[:-1]:
             marks = [piece.mark for piece in (pieces[at] for at in group) if isinstance(piece, Atom)]
             self.first.add(marks[0])
-            self.pairs.update(zip(marks, marks[1:], strict=False))
+            self.pairs.update(pairwise(marks))
             self.repeated.update(mark for mark, count in Counter(marks).items() if count > 1)
 
     def parts(self, before: Mark, mark: Mark, seen: set[Mark]) -> bool:
@@ -338,11 +344,3 @@ def _whole_tokens(opening: str) -> str:
         return opening
     whole = re.search(r"[\s<\[{(]", opening)
     return opening[whole.start() :] if whole else ""
-
-
-def _common_prefix(texts: set[str]) -> str:
-    return os.path.commonprefix(sorted(texts))
-
-
-def _common_suffix(texts: set[str]) -> str:
-    return os.path.commonprefix([text[::-1] for text in sorted(texts)])[::-1]

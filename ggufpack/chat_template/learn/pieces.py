@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Union
 
 Path = tuple[tuple[str, int], ...]
@@ -57,11 +56,28 @@ Pieces = list[Piece]
 def joined(pieces: Iterable[Piece]) -> Pieces:
     """Without empty texts, and neighbouring texts as one."""
     found: Pieces = []
-    for is_text, group in groupby((piece for piece in pieces if piece != ""), lambda p: isinstance(p, str)):
-        found += ["".join(str(piece) for piece in group)] if is_text else list(group)
+    for piece in pieces:
+        if isinstance(piece, str) and found and isinstance(found[-1], str):
+            found[-1] += piece
+        elif piece != "":
+            found.append(piece)
     return found
 
 
 def label(pieces: Iterable[Piece]) -> Label:
     """Without places."""
     return tuple(piece if isinstance(piece, str) else piece.mark for piece in pieces)
+
+
+def common_prefix(texts: Collection[str]) -> str:
+    """The longest beginning that all ``texts`` have."""
+    if not texts:
+        return ""
+    first, last = min(texts), max(texts)  # whatever these two share, all between them do
+    size = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:size]
+
+
+def common_suffix(texts: Collection[str]) -> str:
+    """The longest ending that all ``texts`` have."""
+    return common_prefix([text[::-1] for text in texts])[::-1]

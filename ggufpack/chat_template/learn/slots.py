@@ -6,13 +6,13 @@ behind that message alone, too.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
 from ggufpack.chat_template.learn.conversations import Sample, tool
-from ggufpack.chat_template.learn.pieces import Pieces
+from ggufpack.chat_template.learn.pieces import Pieces, common_prefix
 from ggufpack.chat_template.learn.spans import LearningError, Span, Spellings, find_spans
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
@@ -68,7 +68,7 @@ class Slots:
         openings: dict[str, set[str]] = defaultdict(set)
         for cut in cuts:
             placed = list(cut.ends)
-            for before, i in zip(placed, placed[1:], strict=False):
+            for before, i in pairwise(placed):
                 opening = cut.text[cut.ends[before] : cut.limits[before]]
                 openings[cut.conversation.messages[i].role].add(opening)
         return [sequence for cut in cuts for sequence in self._sequences(cut, openings)]
@@ -100,7 +100,7 @@ class Slots:
                 ends[i] = previous or last_ends[i]
                 continue
             behind = self._printed_behind(sample, i, spellings)
-            ends[i] = previous = last_ends[i] + _common(behind, text[last_ends[i] : limits[i]])
+            ends[i] = previous = last_ends[i] + len(common_prefix([behind, text[last_ends[i] : limits[i]]]))
         return _Cut(conversation, text, spans, ends, limits)
 
     def _printed_behind(self, sample: Sample, i: int, spellings: Spellings) -> str:
@@ -189,7 +189,3 @@ def _last_end(spans: list[Span], i: int) -> int:
     return max(
         (span.end for span in spans if span.atom.owner is not None and span.atom.owner <= i), default=0
     )
-
-
-def _common(left: str, right: str) -> int:
-    return len(os.path.commonprefix([left, right]))

@@ -244,9 +244,7 @@ def settle(sequences: Iterable[list[Piece]]) -> None:
                 pieces[at] = replace(piece, mark=replace(piece.mark, spelling=style))
 
 
-def find_spans(
-    spellings: Spellings, text: str, conversation: Conversation, ids_in_calls: bool
-) -> list[Span]:
+def find_spans(spellings: Spellings, text: str, conversation: Conversation, ids_in_calls: bool) -> list[Span]:
     """The spans of a render, with what a result repeats of its call given to the result.
 
     Raises:

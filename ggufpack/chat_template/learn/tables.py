@@ -130,7 +130,9 @@ SLOT_FEATURES: dict[tuple[str, str], Expression] = {
     ("call", "first"): call("eq", variable("j"), text(0)),
     ("call", "last"): call("eq", call("len", call("slice", variable("calls"), variable("j"))), text(1)),
     ("definition", "first"): call("eq", variable("j"), text(0)),
-    ("definition", "last"): call("eq", call("len", call("slice", Path("$", ("Tools",)), variable("j"))), text(1)),
+    ("definition", "last"): call(
+        "eq", call("len", call("slice", Path("$", ("Tools",)), variable("j"))), text(1)
+    ),
     ("argument", "first"): call("not", variable("n")),
     ("property", "first"): call("not", variable("n")),
     ("option", "first"): call("eq", variable("i"), text(0)),
