@@ -128,6 +128,15 @@ def _not_implemented(text: str, checkpoint: Path) -> GgufpackError:
 
 def _missing_key(text: str, checkpoint: Path, in_vocabulary: bool) -> GgufpackError:
     name = text.strip("'\"")
+    config = checkpoint / "config.json"
+    if match := re.match(r"could not find any of: \[(.+)\]", name):  # ModelBase.find_hparam
+        names = match[1].replace("'", "")
+        return ConversionError(
+            f"{config}: the converter needs one of the keys {names}.",
+            action="Copy that key from the base model's config.json.",
+            path=config,
+            key=names,
+        )
     if " " in name:  # some raise KeyError with a sentence
         return ConversionError(f"{checkpoint}: llama.cpp's converter: {name}.", path=checkpoint)
     if in_vocabulary:
@@ -137,7 +146,6 @@ def _missing_key(text: str, checkpoint: Path, in_vocabulary: bool) -> GgufpackEr
             path=checkpoint,
             key=name,
         )
-    config = checkpoint / "config.json"
     return ConversionError(
         f"{config}: the converter needs the key {name}.",
         action="Copy that key from the base model's config.json.",

@@ -39,8 +39,8 @@ def decide_remote_code(*, trusted: bool) -> None:
     """Set ``trust_remote_code`` in every ``from_pretrained`` of transformers' auto classes.
 
     The converter passes ``True`` in 14 places (llama.cpp b11434): without trust none counts. With
-    trust its own answer stays, ``False`` where it reads config.json; where it has none, transformers
-    would ask on standard input, which is the job pipe.
+    trust its own answer stays, which is ``False`` where it reads config.json. Where it gives none
+    transformers would ask on standard input, the job pipe.
     """
     import transformers
 
@@ -54,7 +54,7 @@ def decide_remote_code(*, trusted: bool) -> None:
 def _with_answer(original: Any, trusted: bool) -> Any:
     @wraps(original)
     def from_pretrained(*args: Any, **kwargs: Any) -> Any:
-        kwargs["trust_remote_code"] = trusted and bool(kwargs.get("trust_remote_code"))
+        kwargs["trust_remote_code"] = trusted and kwargs.get("trust_remote_code", True)
         try:
             return original(*args, **kwargs)
         except ValueError as error:

@@ -93,6 +93,10 @@ def missing(name: str) -> FileNotFoundError:
         ),
         (KeyError("rms_norm_eps"), ConversionError, CONFIG, "rms_norm_eps", "needs the key rms_norm_eps."),
         (
+            KeyError("could not find any of: ['n_head', 'num_attention_heads']"),
+            *(ConversionError, CONFIG, "n_head, num_attention_heads", "one of the keys n_head, num_att"),
+        ),
+        (
             KeyError("Missing the required key rope_scaling.type"),
             *(ConversionError, FOLDER, None, "converter: Missing the required key rope_scaling.type."),
         ),
