@@ -7,7 +7,6 @@ import re
 from decimal import Decimal
 
 from ggufpack.chat_template.go.errors import GoTemplateError
-from ggufpack.chat_template.go.quoting import decode
 from ggufpack.chat_template.go.values import (
     Byte,
     Map,
@@ -21,7 +20,7 @@ from ggufpack.chat_template.go.values import (
     is_nil,
 )
 
-_ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
+_ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029\udc80-\udcff]')
 _SHORT = {'"': r"\"", "\\": r"\\", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -72,10 +71,13 @@ def _is_empty(value: Value) -> bool:
 
 
 def _string(text: bytes) -> str:
-    return '"' + _ESCAPED.sub(lambda found: _escape(found[0]), decode(text)) + '"'
+    characters = text.decode("utf-8", "surrogateescape")
+    return '"' + _ESCAPED.sub(lambda found: _escape(found[0]), characters) + '"'
 
 
 def _escape(character: str) -> str:
+    if character >= "\udc80":  # a byte that is not UTF-8
+        return r"\ufffd"
     return _SHORT.get(character, f"\\u{ord(character):04x}")
 
 

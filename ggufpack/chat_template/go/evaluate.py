@@ -49,12 +49,19 @@ def render(template: nodes.Template, conversation: Conversation, *, today: date)
     Raises:
         GoTemplateError: Ollama would fail, or something here cannot be run exactly.
     """
+    try:
+        return decode(_render(template, conversation, today))
+    except RecursionError:
+        raise GoTemplateError("nested too deep") from None
+
+
+def _render(template: nodes.Template, conversation: Conversation, today: date) -> bytes:
     names = variables(template)
     if "messages" in names:
-        return decode(_Program(template, today).run(chat_data(conversation)))
+        return _Program(template, today).run(chat_data(conversation))
     if "response" not in names:
         template = (*template, _RESPONSE)
-    return decode(_legacy(template, conversation, today))
+    return _legacy(template, conversation, today)
 
 
 def _legacy(template: nodes.Template, conversation: Conversation, today: date) -> bytes:
@@ -183,18 +190,20 @@ class _State:
     def range(self, dot: Value, node: nodes.Range) -> None:
         with self.scope():
             value = self.pipeline(dot, node.expression)
-            names = [name for name in (node.key, node.value) if name]
+            own = [_Variable(name, value) for name in (node.key, node.value) if name]
+            self.stack += own  # an else sees them too: they hold what is ranged over
             has_run = False
             try:
-                for key, item in _rounds(value, len(names)):
+                for pair in _rounds(value, len(own)):
                     has_run = True
+                    for variable, item in zip(own, pair[-len(own) :], strict=True) if own else ():
+                        variable.value = item
                     with self.scope():
-                        self.stack += map(_Variable, names, (key, item)[-len(names) :] if names else ())
-                        self.round(item, node.body)
+                        self.round(pair[-1], node.body)
+                if not has_run:
+                    self.walk(dot, node.otherwise)  # a break in here ends this range too, as in Go
             except _Break:
                 return
-            if not has_run:
-                self.walk(dot, node.otherwise)
 
     def round(self, item: Value, body: Sequence[nodes.Node]) -> None:
         try:

@@ -114,6 +114,8 @@ def _scalar(value: bytes | bool | int | float | Byte, verb: str) -> bytes:
             return _float(value).encode()
         if verb == "f":
             return f"{value:f}".encode()
+        if verb == "x":
+            raise GoTemplateError("%x of a float is not supported here")
     else:
         number = value.value if isinstance(value, Byte) else value
         if verb in "vd":
@@ -128,9 +130,9 @@ def _scalar(value: bytes | bool | int | float | Byte, verb: str) -> bytes:
 
 
 def _float(value: float) -> str:
-    """%v: the shortest text, with an exponent below 1e-4 and from 1e21 on."""
+    """%v: the shortest text, with an exponent below 1e-4 and from 1e6 on (strconv, ``%g``)."""
     mantissa, exponent = shortest(value)
-    if value != 0 and not -4 <= exponent < 21:
+    if value != 0 and not -4 <= exponent < 6:
         return f"{mantissa}e{exponent:+03d}"
     return plain(value)
 

@@ -5,6 +5,7 @@ It reads the text that is shipped, so a proof that runs on its result covers the
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,10 @@ def parse(text: str) -> nodes.Template:
             without an argument), or that this package does not know.
     """
     parser = _Parser(text)
-    body = parser.template()
+    try:
+        body = parser.template()
+    except RecursionError:
+        raise GoTemplateError("nested too deep") from None
     return (*(nodes.Define(name, content) for name, content in parser.definitions.items()), *body)
 
 
@@ -248,6 +252,8 @@ class _Parser:
         stages = [self.command(context)]
         while self.peek().kind == "pipe":
             line = self.take().line
+            if self.peek().kind in ("right", "close"):
+                break  # Go lets a last | pass
             stages.append(self.command(context))
             if isinstance(stages[-1], nodes.Literal) or stages[-1] == nodes.Path(""):
                 raise GoTemplateError("a constant or a dot behind |", line=line)
@@ -344,9 +350,10 @@ def _number(token: Token) -> int | float:
             number = int(plain_digits, _BASES[base]) * (-1 if text[0] == "-" else 1)
             if -(2**63) <= number < 2**63:
                 return number
-    elif _FLOAT.fullmatch(text):
+    elif _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
-    raise GoTemplateError(f"bad number syntax: {text}", line=token.line)
+    why = "a complex number is not supported here" if text.endswith("i") else "bad number syntax"
+    raise GoTemplateError(f"{why}: {text}", line=token.line)
 
 
 def _is_empty(body: tuple[nodes.Node, ...]) -> bool:
