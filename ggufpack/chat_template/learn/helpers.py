@@ -136,8 +136,7 @@ class Helpers:
         name = kind if spelling in ("python", "ascii") else f"{kind}-{spelling}"
         if style.indent and depth:
             name += str(depth)
-        if depth > _DEEPEST:
-            self.lossy.add("deeply nested values")
+        if style.indent and depth > _DEEPEST:  # an argument nested deeper than anyone's
             return Print(call("json", value))
         return Include(self._define(name, lambda: self._body(kind, spelling, depth)), value)
 

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import pytest
+
+from ggufpack.chat_template.learn import NothingLearnedError
+from tests.unit.chat_template.learn.support import (
+    Subject,
+    assistant,
+    call,
+    result,
+    system,
+    tool,
+    user,
+)
+
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CITY = {"type": "string", "description": "A <city> & 北京"}
+DAYS = {"type": "integer"}
+
+
+def assert_same(subject: Subject, *messages: object, **options: object) -> None:
+    ours, theirs = subject.both(*messages, **options)  # type: ignore[arg-type]
+    assert ours == theirs
+
+
+def test_turns_prefill_and_systems_anywhere() -> None:
+    subject = Subject(CHAT)
+    turns = (user("1"), assistant("2"), user("3"), assistant("4"), user("5"))
+    for messages in (turns, (system("S"), *turns), turns[:2], (*turns[:2], system("M"), *turns[2:])):
+        assert_same(subject, *messages)
+    assert subject.learned.confused == ()
+    assert "Qz" not in subject.text
+
+
+def test_one_branch_a_role_in_few_lines() -> None:
+    text = Subject(CHAT).text
+    assert text.count('eq .Role "user"') == text.count('eq .Role "assistant"') == 1
+    assert text.count("\n") < 25
+
+
+def test_a_default_system_text() -> None:
+    subject = Subject("{% if messages[0].role != 'system' %}<|system|>Be kind.<|end|>{% endif %}" + CHAT)
+    assert_same(subject, user("a"))
+    assert_same(subject, system("S"), user("a"), assistant("b"), user("c"))
+
+
+@pytest.mark.parametrize(("separator", "joined"), [("\\n\\n", True), (" / ", False)])
+def test_gathered_systems(separator: str, joined: bool) -> None:
+    subject = Subject(
+        "{% for m in messages if m.role == 'system' %}{{ '' if loop.first else '" + separator + "' }}"
+        "{{ m.content }}{% endfor %}"
+        "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    assert_same(subject, system("1"), user("a"), assistant("b"), system("2"), user("c"))
+    assert_same(subject, user("a"), assistant("b"), system("2"), user("c"))
+    assert ("{{ $.System }}" in subject.text) is joined  # Ollama joins them itself
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["m.content | trim", "m.content.lstrip()", "m.content.rstrip()", "m.content.strip('\\n')"],
+)
+@pytest.mark.parametrize("edges", ["", " ", "\n", "\t\n ", "  \n\n"])
+def test_trimming(expression: str, edges: str) -> None:
+    subject = Subject(CHAT.replace("m.content", expression))
+    assert_same(subject, user(edges + "a b" + edges), assistant(edges + "c" + edges), user("d"))
+
+
+def test_trimming_of_one_role_only() -> None:
+    subject = Subject(CHAT.replace("m.content }}", "m.content if m.role == 'user' else m.content | trim }}"))
+    assert_same(subject, user(" a "), assistant(" b "), user(" c "))
+
+
+def test_dates_are_today_and_never_a_literal() -> None:
+    subject = Subject("{{ strftime_now('%d %b %Y, %B %-d, %m/%y') }}" + CHAT)
+    ours, theirs = subject.both(user("a"))
+    assert ours == theirs
+    assert ours.startswith("05 Apr 2031, April 5, 04/31")
+    assert "2031" not in subject.text
+    assert subject.learned.lossy == ()
+
+
+def test_a_directive_that_go_has_no_words_for_is_lossy() -> None:
+    assert Subject("{{ strftime_now('%A') }}" + CHAT).learned.lossy == ("date %A",)
+
+
+def test_thinking_in_history_and_its_switch() -> None:
+    subject = Subject(
+        "{% for m in messages %}<{{ m.role }}>"
+        "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+        "{{ m.content }};{% endfor %}{% if add_generation_prompt %}<assistant>"
+        "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
+    )
+    messages = (user("a"), assistant("b", thinking="hm"), user("c"))
+    for think in (None, True, False):
+        assert_same(subject, *messages, think=think)
+    assert "<think>{{ .Thinking }}</think>" in subject.text  # where Ollama looks for the tags
+
+
+TOOLS_PYTHON = "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}\n{% endfor %}</tools>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    "dumped",
+    [
+        "tools | tojson",
+        "tools | tojson(indent=4)",
+        "tools | tojson(indent=2)",
+        "tools | tojson(separators=(',', ':'))",
+        "tools | tojson(sort_keys=True)",
+        "tools | map(attribute='function') | list | tojson",
+        "tools",
+        "(tools | tojson) | e",
+    ],
+)
+def test_tool_lists_in_every_spelling(dumped: str) -> None:
+    subject = Subject("{% if tools %}[T]{{ " + dumped + " }}[/T]{% endif %}" + CHAT)
+    tools = (tool("look", 'It\'s <a> & "b"', ["city"], city=CITY, days=DAYS), tool("run", code=CITY))
+    assert_same(subject, user("a"), tools=tools)
+    assert_same(subject, user("a"))
+    assert subject.learned.lossy == ()
+
+
+def test_tools_one_by_one() -> None:
+    subject = Subject(TOOLS_PYTHON + CHAT)
+    for count in (1, 2, 3):
+        assert_same(subject, user("a"), tools=tuple(tool(f"t{k}", city=CITY) for k in range(count)))
+
+
+SIGNATURE = (
+    "{% for t in tools or [] %}{% set p = t.function.parameters %}def {{ t.function.name }}("
+    "{% for n, s in p.properties.items() %}{{ n }}{% if n not in (p.required or []) %}?{% endif %}: "
+    "{{ {'string': 'str', 'integer': 'int', 'boolean': 'bool'}.get(s.type, 'any') }}"
+    "{% if not loop.last %}, {% endif %}{% endfor %}):\n"
+    "{% for n, s in p.properties.items() %}  {{ n }}{% if s.description %} - {{ s.description }}{% endif %}\n"
+    "{% endfor %}{% endfor %}"
+)
+
+
+def test_signatures_with_types_and_two_loops_over_one_list() -> None:
+    subject = Subject(SIGNATURE + CHAT)
+    tools = (
+        tool("one", required=["city"], city=CITY),
+        tool("two", a=DAYS, b=CITY),
+        tool("three", required=["c"], a={"type": "boolean"}, b=DAYS, c=CITY),
+    )
+    assert_same(subject, user("a"), tools=tools)
+    for one in tools:
+        assert_same(subject, user("a"), tools=(one,))
+
+
+def test_a_loop_over_the_required_names() -> None:
+    subject = Subject(
+        "{% for t in tools or [] %}{{ t.function.name }}:{% for n in t.function.parameters.properties %}"
+        "{{ n }},{% endfor %} needs {% for n in t.function.parameters.required or [] %}<{{ n }}>{% endfor %}"
+        "{% endfor %}" + CHAT
+    )
+    assert_same(subject, user("a"), tools=(tool("t", required=["b"], a=DAYS, b=CITY, c=DAYS),))
+    assert_same(subject, user("a"), tools=(tool("t", required=["a", "c"], a=DAYS, b=CITY, c=DAYS),))
+
+
+def test_options_of_a_property() -> None:
+    subject = Subject(
+        "{% for t in tools or [] %}{{ t.function.name }} "
+        "{% for n, s in t.function.parameters.properties.items() %}{{ n }}: "
+        "{% if s.enum %}{% for e in s.enum %}'{{ e }}'{% if not loop.last %} | {% endif %}{% endfor %}"
+        "{% else %}{{ s.type }}{% endif %};{% endfor %}{% endfor %}" + CHAT
+    )
+    unit = {"type": "string", "enum": ["c", "f", "k"]}
+    assert_same(subject, user("a"), tools=(tool("t", a=DAYS, unit=unit, z=CITY),))
+
+
+CALLS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}CALL<|end|>{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def learned_calls(printed: str) -> Subject:
+    return Subject(TOOLS_PYTHON + CALLS.replace("CALL", printed))
+
+
+def assert_calls_same(subject: Subject) -> None:
+    # in the order of their keys, which is the only one that Go has
+    first = call("look", "111111111", at={"k": "v"}, city='a <b> & "c" it\'s', days=5, no=["x", 1], ok=True)
+    second, third = call("run", "222222222", code="l1\nl2"), call("run", "333333333", ok=False)
+    tools = (tool("look", city=CITY), tool("run", code=CITY))
+    chat = (
+        user("a"),
+        assistant("", first, second, third),
+        result("r1", first),
+        result("r2", second),
+        result("r3", third),
+        assistant("b"),
+        user("c"),
+        assistant("d", second),
+        result("r4", second),
+    )
+    assert_same(subject, *chat, tools=tools)
+    assert_same(subject, *chat[:5], tools=tools)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}',
+        "{{ c.function.name }}({{ c.function.arguments | tojson(separators=(',', ':')) }})",
+        "{{ c.id }}:{{ c.function.name }}{{ c.function.arguments | tojson(indent=2) }}",
+        "<{{ c.function.name }}>{% for k, v in c.function.arguments.items() %}<{{ k }}>"
+        "{{ v if v is string else v | tojson }}</{{ k }}>{% endfor %}",
+        "<{{ c.function.name }}>{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}, {% endfor %}",
+    ],
+)
+def test_calls_and_results(printed: str) -> None:
+    subject = learned_calls(printed)
+    assert_calls_same(subject)
+    assert subject.text.count("if .ToolCalls") == 1  # Ollama reads the tag from the first
+
+
+def test_calls_counted_over_the_chat_and_within_a_message() -> None:
+    chat = learned_calls(
+        "{% set ns.n = ns.n + 1 %}#{{ ns.n }}:{{ c.function.name }}{{ c.function.arguments | tojson }}"
+    )
+    within = learned_calls("no. {{ loop.index }}: {{ c.function.name }}{{ c.function.arguments | tojson }}")
+    assert_calls_same(within)
+    subject = Subject("{% set ns = namespace(n=0) %}" + chat.jinja.text)
+    assert_calls_same(subject)
+
+
+def test_only_the_first_of_several_calls() -> None:
+    text = CALLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")
+    subject = Subject(
+        TOOLS_PYTHON + text.replace("CALL", "{{ c.function.name }}{{ c.function.arguments | tojson }}")
+    )
+    assert_calls_same(subject)
+    assert "slice .ToolCalls 0 1" in subject.text
+
+
+def test_a_value_in_an_unknown_spelling_is_lossy_and_never_printed() -> None:
+    subject = learned_calls(
+        "{% for k, v in c.function.arguments.items() %}{{ k }}:"
+        "{% if v is mapping %}{% for a, b in v.items() %}({{ a }}={{ b[0] }}){% endfor %}{% else %}{{ v }}"
+        "{% endif %}{% endfor %}"
+    )
+    assert "Qz" not in subject.text
+    assert any("spelling unknown" in what for what in subject.learned.lossy)
+
+
+def test_only_the_capabilities_asked_for_are_learned() -> None:
+    subject = Subject(TOOLS_PYTHON + CALLS.replace("CALL", "{{ c.function.name }}"), frozenset(("system",)))
+    assert ".Tools" not in subject.text
+    assert ".ToolCalls" not in subject.text
+
+
+def test_a_state_without_a_feature_is_confused() -> None:
+    text = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ '!' if loop.index == 4 }};{% endfor %}"
+    assert Subject(text).learned.confused
+
+
+def test_nothing_can_be_learned() -> None:
+    with pytest.raises(NothingLearnedError, match="never"):
+        Subject("{{ raise_exception('never') }}")
