@@ -35,7 +35,8 @@ def refuse_errors(findings: Iterable[Finding], allowed: Collection[str]) -> None
     for finding in findings:
         if finding.severity is Severity.ERROR and finding.id not in allowed:
             error = _ERRORS.get(finding.id[:3], GgufpackError)
-            action = f"{finding.action or ''} Or pass --allow {finding.id} to go on all the same.".strip()
+            accept = f"pass --allow {finding.id} to go on all the same."
+            action = f"{finding.action} Or {accept}" if finding.action else f"P{accept[1:]}"
             raise error(
                 finding.message, action=action, path=finding.path, key=finding.key, finding=finding.id
             )

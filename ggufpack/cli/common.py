@@ -12,9 +12,10 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackError, WorkerError
+from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackError, UsageError, WorkerError
 
 F = TypeVar("F", bound=Callable[..., Any])
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress, only findings and the result.")
@@ -22,6 +23,18 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress, only fin
 
 class ReportingCommand(click.Command):
     """A command whose errors become a sentence (or a JSON object) and an exit code."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse; words that click refuses are an object on stdout too when ``--json`` is among them."""
+        as_json = "--json" in args
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            if as_json:
+                click.echo(json.dumps({"error": UsageError(error.format_message()).to_json()}))
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors of ours, Ctrl-C and bugs each end it in their own way."""
@@ -35,7 +48,11 @@ class ReportingCommand(click.Command):
         except KeyboardInterrupt:
             _print_failure("Interrupted.", INTERRUPTED_EXIT_CODE, as_json=as_json)
             ctx.exit(INTERRUPTED_EXIT_CODE)
-        except (click.exceptions.Exit, click.ClickException, SystemExit):
+        except SystemExit as error:
+            if error.code == TERMINATED_EXIT_CODE:
+                _print_failure("Terminated.", TERMINATED_EXIT_CODE, as_json=as_json)
+            raise
+        except (click.exceptions.Exit, click.ClickException):
             raise
         except Exception as error:  # noqa: BLE001 - a bug ends the command with its traceback
             traceback.print_exc()
@@ -71,4 +88,4 @@ def _print_failure(sentence: str, exit_code: int, *, as_json: bool) -> None:
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM unwinds the stack like Ctrl-C, so that temporary files and models go."""
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(TERMINATED_EXIT_CODE)

@@ -73,14 +73,16 @@ class LineView(View):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._title = ""
-        self._started: float | None = None  # of the first progress: start-up is no part of the rate
+        # time and count of the first progress: start-up is no part of the rate
+        self._first: tuple[float, int] | None = None
+        self._done = 0
         self._last = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         """Show one event as a line."""
         if isinstance(event, StageStarted):
             self._title = event.title
-            self._started = None
+            self._first = None
             self._last = time.monotonic()
         elif isinstance(event, StageFinished):
             self._line(f"{self._title}: {event.seconds:.1f} s")
@@ -94,10 +96,11 @@ class LineView(View):
     def _rate(self, event: Progress) -> float:
         """Units a second since the first progress; 0 while that is too short to tell."""
         now = time.monotonic()
-        if self._started is None:
-            self._started = now
-        elapsed = now - self._started
-        return event.done / elapsed if elapsed > 0.5 else 0.0
+        if self._first is None or event.done < self._done:  # another count within the stage
+            self._first = now, event.done
+        self._done = event.done
+        elapsed = now - self._first[0]
+        return (event.done - self._first[1]) / elapsed if elapsed > 0.5 else 0.0
 
     def _progress(self, event: Progress) -> None:
         rate = self._rate(event)

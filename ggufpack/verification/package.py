@@ -52,7 +52,7 @@ def verify_on_server(
             _level(level, prompt),
             model=model,
             expected=_with_system(prompt, modelfile.system),
-            count_tokens=_counter(checkpoint),
+            count_tokens=_counter(checkpoint, prompt),
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
             on_event=on_event,
@@ -89,7 +89,7 @@ def verify_embedded(
             model=model,
             # without a template llama.cpp would put one of its own
             expected=None if prompt.template is None else prompt.expected,
-            count_tokens=_counter(checkpoint),
+            count_tokens=_counter(checkpoint, prompt),
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
             on_event=on_event,
@@ -120,6 +120,6 @@ def _level(level: VerifyLevel, prompt: Prompt) -> VerifyLevel:
     return "prompts" if prompt.template is None else level
 
 
-def _counter(checkpoint: Checkpoint) -> TokenCounter | None:
+def _counter(checkpoint: Checkpoint, prompt: Prompt) -> TokenCounter | None:
     path = checkpoint.tokenizer.files.get("tokenizer.json")
-    return None if path is None else token_counter(path)
+    return None if path is None else token_counter(path, completion=prompt.template is None)

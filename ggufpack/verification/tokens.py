@@ -9,12 +9,16 @@ from ggufpack.errors import CheckpointFileError
 from ggufpack.verification.prompts import TokenCounter
 
 
-def token_counter(tokenizer_json: Path) -> TokenCounter:
-    """A function that counts the tokens of a rendered prompt.
+def token_counter(tokenizer_json: Path, *, completion: bool = False) -> TokenCounter:
+    """A function that counts the tokens of a prompt. Special tokens in the text count as one each.
 
-    Nothing is added: a chat template writes its BOS itself, and ``apply_chat_template`` tokenizes with
-    ``add_special_tokens=False`` (transformers tokenization_utils_base.py). Special tokens in the text
-    count as one token each.
+    Nothing is added to a rendered conversation: a chat template writes its BOS itself, and
+    ``apply_chat_template`` tokenizes with ``add_special_tokens=False`` (transformers
+    tokenization_utils_base.py).
+
+    Args:
+        tokenizer_json: the checkpoint's.
+        completion: the prompt is plain text, which training encodes with the tokenizer's own BOS.
 
     Raises:
         CheckpointFileError: the file cannot be read.
@@ -30,7 +34,7 @@ def token_counter(tokenizer_json: Path) -> TokenCounter:
     # settings of the training run's batches, not of a prompt
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=completion).ids)
 
 
 def special_texts(tokenizer_json: Path) -> tuple[str, ...]:

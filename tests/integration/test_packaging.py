@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -18,14 +19,24 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: setuptools builds in the source folder, and takes what an older build left."""
     vendoring.require()  # a wheel built where the converter is synced carries it
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # setuptools builds in the source folder, and takes what an older build left
-    for name in ("ggufpack", "templates", "vendor"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("ggufpack", "templates", "vendor", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _wheel_of(source, tmp_path_factory.mktemp("wheel"))
+
+
+def _wheel_of(source: Path, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True, stdin=subprocess.DEVNULL)
     (made,) = folder.glob("*.whl")
@@ -65,3 +76,21 @@ def test_it_finds_its_data(wheel: Path, tmp_path: Path) -> None:
     assert status["state"] == "ok"
     assert Path(status["folder"]).is_relative_to(tmp_path)
     assert "chatml" in run("-c", "from ggufpack.chat_template import named; print(named.load('chatml'))")
+
+
+def test_an_sdist_is_enough_for_a_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
+    """It has the locks, not the converter: the first build fetches that."""
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=source, check=True, capture_output=True, text=True
+    )
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert (unpacked / "vendor" / "README.md").is_file()
+    assert not (unpacked / "vendor" / "llama.cpp").exists()
+    (tmp_path / "wheel").mkdir()
+    converter = "ggufpack/_data/vendor/llama.cpp/"
+    with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(_wheel_of(unpacked, tmp_path / "wheel")) as theirs:
+        assert set(theirs.namelist()) == {name for name in ours.namelist() if not name.startswith(converter)}

@@ -103,4 +103,4 @@ def test_nothing_less_than_an_error_stops(severity: Severity) -> None:
 def test_without_an_action_there_is_one_all_the_same() -> None:
     with pytest.raises(errors.TensorFileError) as caught:
         refuse_errors([Finding("GP206", Severity.ERROR, "Wrong.")], frozenset())
-    assert caught.value.action == "Or pass --allow GP206 to go on all the same."
+    assert caught.value.action == "Pass --allow GP206 to go on all the same."

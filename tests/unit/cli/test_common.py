@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -12,6 +15,7 @@ from click.testing import CliRunner
 
 from ggufpack import errors
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.cli.main import main
 from ggufpack.errors import GgufpackError
 
 CLASSES = [
@@ -71,3 +75,39 @@ def test_a_bug_is_1_with_its_traceback() -> None:
 def test_a_click_error_stays_clicks() -> None:
     assert CliRunner().invoke(_raising(click.UsageError("no")), []).exit_code == 2
     assert CliRunner().invoke(_command(lambda: None), []).exit_code == 0
+
+
+@pytest.fixture
+def _handler() -> Iterator[None]:
+    """A command sets this process's handler of SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_handler")
+def test_sigterm_unwinds_and_is_143() -> None:
+    unwound: list[bool] = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            unwound.append(True)
+
+    done = CliRunner().invoke(_command(work), ["--json"])
+    assert unwound == [True]
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert json.loads(done.stdout)["error"]["exit_code"] == 143
+    assert done.stderr == "Terminated.\n"
+
+
+@pytest.mark.parametrize("words", [["build"], ["build", "x", "--verify", "a"], ["vendor", "status", "--no"]])
+def test_an_option_that_click_refuses_is_an_object_too(words: list[str]) -> None:
+    done = CliRunner().invoke(main, [*words, "--json"])
+    assert done.exit_code == 2
+    error = json.loads(done.stdout)["error"]
+    assert (error["type"], error["exit_code"]) == ("UsageError", 2)
+    assert error["problem"].rstrip(".") in done.stderr
+    assert CliRunner().invoke(main, words).stdout == ""

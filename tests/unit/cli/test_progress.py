@@ -67,7 +67,28 @@ def test_bars_come_and_go(clock: list[float]) -> None:
         view(Progress(Stage.CONVERSION, 10, 100, "weights", "blk.0"))
         clock[0] += 2
         view(Progress(Stage.CONVERSION, 50, 100, "weights", "blk.1"))
-        assert "25 weights/s" in view._bars.tasks[0].fields["amount"]
+        assert "20 weights/s" in view._bars.tasks[0].fields["amount"]
         view(StageFinished(Stage.CONVERSION, 2.0))
         assert view._bars.tasks == []
     assert "Converting: 2.0 s" in out.getvalue()
+
+
+def test_a_second_count_in_one_stage_has_a_rate_of_its_own(clock: list[float]) -> None:
+    """A server reports its own copy after the upload: from zero again."""
+    target, out = console()
+    view = LineView(target)
+    view(StageStarted(Stage.REGISTRY, "Sending"))
+    for done, seconds in ((0, 0), (900_000_000, 10), (0, 100), (100_000_000, 10)):
+        clock[0] += seconds
+        view(Progress(Stage.REGISTRY, done, 900_000_000, "bytes"))
+    assert out.getvalue().splitlines()[-1] == "Sending: 100.0 MB of 900.0 MB, 10.0 MB/s, 80 s left"
+
+
+def test_without_a_total_there_is_no_time_left(clock: list[float]) -> None:
+    target, out = console()
+    view = LineView(target)
+    view(StageStarted(Stage.REGISTRY, "Sending"))
+    view(Progress(Stage.REGISTRY, 0, None, "bytes"))
+    clock[0] += 20
+    view(Progress(Stage.REGISTRY, 2_000, None, "bytes"))
+    assert out.getvalue() == "Sending: 2.0 kB\n"
