@@ -144,7 +144,7 @@ def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
             for value in given:
                 check_size(value)
         if name in _PADDING_FILTERS:
-            _check_padding(given)
+            _check_padding(given[1:])  # the first is what is filtered: any number may be
         texts = [value for value in given if isinstance(value, str)]
         if name == "replace" and len(texts) > 2:
             _check_replaced(texts[0], texts[1], texts[2])

@@ -121,6 +121,7 @@ def test_the_limits_are_of_one_render(monkeypatch: pytest.MonkeyPatch) -> None:
             "13",
         ),
         ("{{ messages[0].content.replace('a', 'b') }}{{ nothing }}{{ none }}", "hbNone"),
+        ("{{ 73000000 | tojson }}{{ 12345678 | string }}", "7300000012345678"),
         ("{% macro m(a) %}<{{ a }}{{ caller() }}>{% endmacro %}{% call m(1) %}!{% endcall %}", "<1!>"),
     ],
 )
