@@ -330,7 +330,9 @@ def test_interrupted(
     before = server.names()
     code = 130 if number is signal.SIGINT else 128 + signal.SIGTERM
     script = (
-        "import sys\n"
+        "import signal, sys\n"
+        # a shell's background job ignores SIGINT, and its children inherit that
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ggufpack.cli import progress\n"
         "from ggufpack.cli.main import main\n"
         "class Loud(progress.View):\n"
