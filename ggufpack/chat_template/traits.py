@@ -23,7 +23,7 @@ from ggufpack.errors import ChatTemplateError
 
 Chat = Literal["plain", "with-tools", "never"]
 SystemFirst = Literal["kept", "moved", "dropped", "raises", "needs-tools"]
-SystemLater = Literal["kept", "first-only", "gathered", "dropped", "raises"]
+SystemLater = Literal["kept", "first-only", "last-only", "gathered", "dropped", "raises"]
 Parallel = Literal["all", "first", "raises"]
 
 DATE_MARK = re.compile(r"QzD(-?[a-zA-Z])W")
@@ -58,7 +58,8 @@ class Traits:
         system: a leading system message: printed in front of the first user message, moved behind
             it, dropped, refused, or printed only when there are tools.
         system_middle: a system message after an answer.
-        system_several: two of them. ``gathered``: both stand in front of the first user message.
+        system_several: two of them. ``gathered``: both stand in front of the first user message;
+            ``last-only``: the second does, in place of the first.
         default_system: what stands where the system text would, when there is none.
         tools, calls, results, ids: whether tools' names, calls' names, results' texts and calls' ids
             show in the prompt.
@@ -267,6 +268,8 @@ class _Probe:
         if rendered is None:
             return "raises"
         if _SYSTEM2 in rendered:
+            if not alone and _SYSTEM not in rendered and self.chat([_SYSTEM_TURN, _USER_TURN]) is not None:
+                return "last-only"
             return "gathered" if rendered.index(_SYSTEM2) < rendered.index(_USER) else "kept"
         return "first-only" if not alone and _SYSTEM in rendered else "dropped"
 

@@ -245,6 +245,7 @@ class Builder:
 _MESSAGES_OF_ROOT = field("Messages")
 _TEXTS: dict[str, Path] = {
     "system": variable("system"),
+    "last_system": variable("lastsystem"),
     "content": field("Content"),
     "thinking": field("Thinking"),
     "call_name": field("Function", "Name"),
@@ -363,6 +364,12 @@ def _variables(nodes: object) -> set[str]:
     return {part.base for part in _walk(nodes) if isinstance(part, Path) and part.base.startswith("$")}
 
 
+def _tracked(nodes: object) -> set[str]:
+    """The variables that ``nodes`` use, and those that these are made of."""
+    used = _variables(nodes)
+    return used | ({"$prev"} if "$prev2" in used else set())
+
+
 def _mentions(nodes: object, name: str) -> bool:
     return any(isinstance(part, Path) and name in part.fields for part in _walk(nodes))
 
@@ -380,12 +387,15 @@ _IS_ANSWER = call("and", call("eq", field("Role"), text("assistant")), call("not
 
 def _before_messages(nodes: object) -> Nodes:
     """What is computed once, in front of everything."""
-    used = _variables(nodes)
+    used = _tracked(nodes)
     found: list[Node] = []
     first = call("index", _MESSAGES, Literal(0))
     if "$system" in used:
         keep = If(_IS_SYSTEM, (Assign("$system", field("Content"), declare=False),))
         found += [Assign("$system", Literal("")), With(first, (keep,))]
+    if "$lastsystem" in used:
+        keep = If(_IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
+        found += [Assign("$lastsystem", Literal("")), Range(_MESSAGES, (keep,))]
     if "$start" in used:
         keep = If(_IS_SYSTEM, (Assign("$start", Literal(1), declare=False),))
         found += [Assign("$start", Literal(0)), With(first, (keep,))]
@@ -406,13 +416,19 @@ def _within_message(nodes: object) -> Nodes:
     """What is computed at the start of each message."""
     used = _variables(nodes)
     found: list[Node] = []
-    if used & {"$last", "$next"}:
+    if used & {"$last", "$next", "$nextcalls"}:
         rest = call("len", call("slice", _MESSAGES, variable("i")))
         found.append(Assign("$last", call("eq", rest, Literal(1))))
+    take: list[Node] = []
     if "$next" in used:
+        found.append(Assign("$next", Literal("")))
+        take.append(Assign("$next", field("Role"), declare=False))
+    if "$nextcalls" in used:
+        found.append(Assign("$nextcalls", Literal(0)))
+        take.append(Assign("$nextcalls", call("len", field("ToolCalls")), declare=False))
+    if take:
         following = call("index", call("slice", _MESSAGES, variable("i")), Literal(1))
-        take = With(following, (Assign("$next", field("Role"), declare=False),))
-        found += [Assign("$next", Literal("")), If(call("not", variable("last")), (take,))]
+        found.append(If(call("not", variable("last")), (With(following, tuple(take)),)))
     if "$think" in used:
         found.append(Assign("$think", field("Thinking")))
     if "$calls" in used:
@@ -422,6 +438,7 @@ def _within_message(nodes: object) -> Nodes:
 
 # variable -> its value before the first message, and how each message changes it
 _TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
+    "$prev2": ("", Assign("$prev2", variable("prev"), declare=False)),
     "$prev": ("", Assign("$prev", field("Role"), declare=False)),
     "$prevcalls": (0, Assign("$prevcalls", call("len", field("ToolCalls")), declare=False)),
     "$called": (
@@ -467,5 +484,5 @@ _TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
 
 def _behind_message(nodes: object) -> Nodes:
     """What is remembered of each message."""
-    used = _variables(nodes)
+    used = _tracked(nodes)
     return tuple(change for name, (_, change) in _TRACKED.items() if name in used and change is not None)

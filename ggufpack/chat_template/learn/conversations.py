@@ -24,7 +24,7 @@ LEFT, RIGHT = "\n\n\n \t", "\t \n\n\n"
 # Shows how a text is quoted and escaped: each of JSON, repr, HTML and none writes it differently.
 _SUFFIX = "'\"é"
 
-NUMBER_BASE = 730000
+NUMBER_BASE = 7000
 _SEED = 0
 _CONVERSATIONS = 150
 _LONGEST = 8
@@ -154,7 +154,7 @@ def _call(i: int, j: int) -> ToolCall:
     arguments: dict[str, Any] = {}
     for k in range(1 + (i + j) % 2 + (i % 3 == 0)):
         text = sentinel("av", i, j, k)
-        number = NUMBER_BASE + i * 100 + j * 10 + k
+        number = NUMBER_BASE + i * 50 + j * 10 + k
         values = (
             text + _SUFFIX,
             number,

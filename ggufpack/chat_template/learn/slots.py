@@ -49,6 +49,7 @@ class Slots:
         self.template = template
         self.traits = traits
         self.gathered = "gathered" in (traits.system_middle, traits.system_several)
+        self.last_only = self.gathered and traits.system_several == "last-only"
         self.errors: Counter[str] = Counter()
         self._ids_in_calls = _ids_in_calls(template, traits)
         self.texts: list[str] = []
@@ -76,7 +77,7 @@ class Slots:
     def _cut(self, sample: Sample) -> _Cut:
         conversation = sample.conversation
         messages = conversation.messages
-        spellings = Spellings(conversation, self.gathered)
+        spellings = Spellings(conversation, self.gathered, self.last_only)
         text = self.traits.prompt(self.template, conversation)
         self.texts.append(text)
         spans = find_spans(spellings, text, conversation, self._ids_in_calls)

@@ -32,7 +32,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 _TRUE = re.compile(r"(?<![\w])[Tt]rue(?![\w])")
 _NEAR = 120
-_TOKEN = re.compile(r"Qz[^\sW]*?W|73\d{4}")
+_TOKEN = re.compile(r"Qz[^\sW]*?W|(?<!\d)7\d{3}(?!\d)")
 _EDGES = {"": (LEFT, RIGHT), "newlines": (LEFT.lstrip("\n"), RIGHT.rstrip("\n")), "all": ("", "")}
 
 
@@ -52,11 +52,12 @@ class Span:
 class Spellings:
     """Every spelling of every value of a conversation."""
 
-    def __init__(self, conversation: Conversation, gathered: bool) -> None:
+    def __init__(self, conversation: Conversation, gathered: bool, last_only: bool = False) -> None:
         # token -> (text, where the token stands in it, value, owner, path)
         self._by_token: dict[str, list[_Placed]] = defaultdict(list)
         self._conversation = conversation
         self._gathered = gathered
+        self._last_only = last_only
         self._add_tools()
         self._add_messages()
         for spelled in self._by_token.values():
@@ -123,7 +124,12 @@ class Spellings:
 
     def _add_messages(self) -> None:
         systems = 0
+        last = max((i for i, m in enumerate(self._conversation.messages) if m.role == "system"), default=-1)
         for i, message in enumerate(self._conversation.messages):
+            if message.role == "system" and self._last_only:
+                if i == last:
+                    self._text(message.content, None, (), "last_system")
+                continue
             if message.role == "system" and (i == 0 or self._gathered):
                 path: Path = (("instruction", systems),) if self._gathered else ()
                 self._text(message.content, None, path, "system")

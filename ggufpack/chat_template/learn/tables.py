@@ -105,6 +105,9 @@ FEATURES: dict[str, Expression] = {
     "prev=assistant": _role("prev", "assistant"),
     "prev=system": _role("prev", "system"),
     "prev_calls": variable("prevcalls"),
+    "prev2=tool": _role("prev2", "tool"),
+    "prev2=assistant": _role("prev2", "assistant"),
+    "next_calls": variable("nextcalls"),
     "next=user": _role("next", "user"),
     "next=assistant": _role("next", "assistant"),
     "next=system": _role("next", "system"),
@@ -170,6 +173,7 @@ def features(conversation: Conversation, i: int) -> Features:
     for role in ("user", "assistant", "tool", "system"):
         found[f"prev={role}"] = before is not None and before.role == role
     found |= {
+        **{f"prev2={role}": i > 1 and messages[i - 2].role == role for role in ("tool", "assistant")},
         "prev_calls": before is not None and bool(before.calls),
         "prev_thinking": before is not None and bool(before.thinking),
         "after_user": bool(users) and i > users[-1],
@@ -184,6 +188,7 @@ def features(conversation: Conversation, i: int) -> Features:
     for role in ("user", "assistant", "tool", "system"):
         found[f"next={role}"] = behind is not None and behind.role == role
     found |= {
+        "next_calls": behind is not None and bool(behind.calls),
         "last": behind is None,
         "first": i == int(leading),
         "last_user": bool(users) and i == users[-1],

@@ -33,6 +33,8 @@ RUN = (
     "|{{ range $b := $v.Properties.All }}{{ $b }}{{ . }}{{ end }}|{{ range $v.Properties.All }}{{ . }}{{ end }}"
     "|{{ $v.Properties.ToMap }}|{{ if $v.Properties }}p{{ end }}|{{ json $v.Properties }}|{{ len $v.AnyOf }};{{ end }}{{ end }}",
     "{{ range .Messages }}{{ toTypeScriptType .Content }}{{ toTypeScriptType nil }}{{ end }}",
+    "{{ range .Messages }}{{ end }}{{ range .Tools }}{{ .Function.Parameters.Properties.nope }}|{{ .Function.Parameters.Properties.nope.Type }}"
+    "|{{ index .Function.Parameters.Properties `nope` }}|{{ .Function.Parameters.Properties.city.Description }}\n{{ end }}",
     # nothing
     "{{ range .Messages }}{{ end }}{{ .Missing }}|{{ print .Missing }}|{{ json .Missing }}|{{ html .Missing }}|{{ printf `%v %s %q %d %T` .Missing .Missing .Missing .Missing .Missing }}",
     "{{ range .Messages }}{{ end }}{{ $x := .Missing }}{{ $x.Foo.Bar }}|{{ (.Missing).Foo }}|{{ with .Missing }}w{{ else }}e{{ end }}",
@@ -166,6 +168,10 @@ RUN = (
             '("x" | len) | print "n"',
             "1 | eq 1",
             "0 | or 0",
+            r'printf "%q" "\xff"',
+            "5 | or 0",
+            "7 | and 1",
+            "7 | and 0",
             "nil",
             "nil | print",
             "print nil",
@@ -257,6 +263,9 @@ RUN = (
     "{{ define `a` }} {{ end }}{{ define `a` }}2{{ end }}{{ range .Messages }}{{ end }}{{ template `a` . }}",
     "{{ define `a` }}1{{ end }}{{ define `a` }} {{ end }}{{ range .Messages }}{{ end }}{{ template `a` . }}",
     "{{ define `a` }}{{ $y }}{{ end }}{{ range .Messages }}{{ end }}",
+    "{{ $y := 1 }}{{ define `a` }}{{ $y }}{{ end }}{{ range .Messages }}{{ end }}",
+    "{{ range .Messages }}{{ block `a` . }}{{ break }}{{ end }}{{ end }}",
+    "{{ range .Messages }}{{ $y := 1 }}{{ block `a` . }}{{ $y }}{{ end }}{{ end }}",
     "{{ $y := 1 }}{{ define `a` }}{{ $ }}{{ end }}{{ range .Messages }}{{ template `a` .Role }}{{ end }}",
     "{{ range .Messages }}{{ define `a` }}{{ end }}{{ end }}",
     "{{ define `a` }}{{ range . }}{{ template `a` . }}.{{ end }}{{ end }}{{ range .Messages }}{{ end }}{{ template `a` 4 }}",
