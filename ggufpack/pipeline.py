@@ -134,7 +134,14 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildResult:
             record=target.folder / RECORD_NAME,
         )
         with making.log.stage(Stage.REPORT, "Writing the record"):
-            record = make_record(spec, making.checkpoint, result, vendoring.status().to_json())
+            readings = making.prompt.plan.readings
+            record = make_record(
+                spec,
+                making.checkpoint,
+                result,
+                vendoring.status().to_json(),
+                None if readings is None else readings.to_json(),
+            )
             write_record(folder.working / RECORD_NAME, record)
             for file in publishable:
                 if file.staged is not None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from ggufpack.chat_template.conversation import Conversation
-from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
+from ggufpack.chat_template.conversation import Conversation, Message
+from ggufpack.chat_template.heldout import CAPABILITIES, TOOLS, Case, heldout_cases
 from ggufpack.chat_template.parity import Judged, Parity, Reference, canonical, judge, make_reference, table
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
+from ggufpack.errors import ChatTemplateError
 
 # What learning is asked for, and what goes first when it is not known what is to blame.
 LEARNED = ("calls", "thinking", "tools", "prefill", "system")
@@ -106,6 +107,29 @@ def covers(shape: str, case: Case) -> bool:
     return is_path and (roles == path or roles.startswith(f"{path}/"))
 
 
+def plain_shapes(messages: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The shapes that cover a conversation without tools and reasoning.
+
+    Args:
+        messages: each with ``role`` and ``content``.
+    """
+    roles = [str(message["role"]) for message in messages]
+    paths = ["/".join(roles[:length]) for length in range(1, len(roles) + 1)]
+    found = {*paths, *(f"{path}/*" for path in paths)} - {"system"}
+    systems = roles.count("system")
+    found |= {"system"} if systems else set()
+    if systems and (systems > 1 or roles[0] != "system"):
+        found.add("system:several" if systems > 1 else "system:middle")
+    if roles[-1] == "assistant":
+        found.add("prefill")
+    if any(
+        str(message["content"]).strip() != message["content"] or not message["content"]
+        for message in messages
+    ):
+        found.add("edge-spaces")
+    return found
+
+
 def learn_template(
     template: ChatTemplate, traits: Traits, engine: Engine, cases: Sequence[Case] | None = None
 ) -> GoTemplate:
@@ -118,7 +142,7 @@ def learn_template(
         cases: what to prove it on; the held-out conversations.
     """
     cases = heldout_cases() if cases is None else cases
-    own = _refused_by_jinja(traits)
+    own = [*_refused_by_jinja(traits), *_unnamed_tools(template, traits)]
     wanted = _possible(traits)
     given_up: list[Refusal] = []
     if traits.chat == "never":
@@ -170,6 +194,18 @@ def _refused_by_jinja(traits: Traits) -> list[Refusal]:
         "assistant/*": not traits.assistant_first,
     }
     return [Refusal(shape, REFUSED_BY_JINJA) for shape, is_refused in found.items() if is_refused]
+
+
+def _unnamed_tools(template: ChatTemplate, traits: Traits) -> list[Refusal]:
+    """Tools that change the prompt without being named in it: nothing to learn from."""
+    if traits.tools or traits.chat != "plain":
+        return []
+    plain = Conversation("plain", (Message("user", "Hello"),))
+    try:
+        same = traits.prompt(template, plain) == traits.prompt(template, replace(plain, tools=TOOLS))
+    except ChatTemplateError:
+        same = False
+    return [] if same else [Refusal("tools:definition", "tools change the prompt, which names none of them")]
 
 
 def _shown(shape: str, traits: Traits) -> bool:

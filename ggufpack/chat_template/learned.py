@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import date
 from functools import lru_cache
-from importlib import import_module
-from typing import Any
 
 from ggufpack.chat_template.conversation import Conversation
+from ggufpack.chat_template.go.emit import emit
+from ggufpack.chat_template.go.evaluate import render
+from ggufpack.chat_template.go.inspect import go_is_used
+from ggufpack.chat_template.go.nodes import Template
+from ggufpack.chat_template.go.parse import parse
+from ggufpack.chat_template.learn import NothingLearnedError, learn
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
-
-_GO = "ggufpack.chat_template.go"
 
 
 class LearnedEngine:
@@ -23,14 +25,11 @@ class LearnedEngine:
         Raises:
             ValueError: nothing can be learned.
         """
-        from ggufpack.chat_template.learn import NothingLearnedError, learn
-
         try:
             found = learn(template, traits, capabilities)
         except NothingLearnedError as error:
             raise ValueError(str(error)) from error
-        text: str = import_module(f"{_GO}.emit").emit(found.template)
-        return text
+        return emit(found.template)
 
     def render(self, text: str, conversation: Conversation, today: date) -> str:
         """What Ollama renders.
@@ -38,14 +37,13 @@ class LearnedEngine:
         Raises:
             ValueError: the TEMPLATE fails.
         """
-        rendered: str = import_module(f"{_GO}.evaluate").render(_parsed(text), conversation, today=today)
-        return rendered
+        return render(_parsed(text), conversation, today=today)
 
     def is_used(self, go_text: str, jinja_text: str) -> bool:
         """Whether Ollama ≥ 0.30 runs the TEMPLATE when the GGUF holds this Jinja."""
-        return bool(import_module(f"{_GO}.inspect").go_is_used(go_text, jinja_text))
+        return go_is_used(go_text, jinja_text)
 
 
 @lru_cache(maxsize=4)
-def _parsed(text: str) -> Any:
-    return import_module(f"{_GO}.parse").parse(text)
+def _parsed(text: str) -> Template:
+    return parse(text)

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ggufpack.chat_template.go_strategy import Engine, Refusal, learn_template
-from ggufpack.chat_template.native import native_capabilities, native_refused
+from ggufpack.chat_template.go_strategy import Engine, Refusal
 from ggufpack.chat_template.parity import Parity
+from ggufpack.chat_template.readings import read_template
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.stops import derive_stops
-from ggufpack.chat_template.traits import probe_traits
 
 Target = Literal["go", "native"]
 
@@ -26,7 +25,7 @@ class TemplatePage:
         stop: stop strings.
         capabilities: what is reproduced.
         refused: what is not, and why.
-        parity: of the Go TEMPLATE, which is learned and proven for every strategy.
+        parity: of the strategy: the proof of the Go TEMPLATE, or what native mode passes on.
     """
 
     template: str | None
@@ -62,18 +61,15 @@ def template_page(
         template: compiled with the tokenizer's special tokens.
         engine: learns and renders Go TEMPLATEs.
         special_texts, eos_texts: see ``derive_stops``.
-        target: ``"go"`` or ``"native"``; ``None`` takes Go where it does everything that the Jinja
-            does and Ollama would use it, and the Jinja where not.
+        target: ``"go"`` or ``"native"``; ``None`` takes the one that loses less, as a build does for a
+            server that runs either.
     """
-    traits = probe_traits(template)
-    go = learn_template(template, traits, engine)
+    readings = read_template(template, engine)
     stop = derive_stops(template, special_texts, eos_texts)
-    used = go.text is not None and engine.is_used(go.text, template.text)
-    if target == "go" or (target is None and go.complete and used):
+    go, native = readings.go, readings.native
+    if target == "go" or (target is None and readings.prefers_go):
         strategy: Literal["go", "refused"] = "refused" if go.text is None else "go"
         return TemplatePage(go.text, strategy, stop, go.capabilities, go.refused, go.parity)
-    if traits.chat == "never":
+    if readings.traits.chat == "never":
         return TemplatePage(None, "refused", stop, (), go.refused, go.parity)
-    return TemplatePage(
-        None, "native", stop, native_capabilities(traits), native_refused(template, traits), go.parity
-    )
+    return TemplatePage(None, "native", stop, native.capabilities, native.refused, native.parity)

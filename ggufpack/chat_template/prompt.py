@@ -9,16 +9,13 @@ from typing import Any
 
 from ggufpack.chat_template import findings as ids
 from ggufpack.chat_template import named
+from ggufpack.chat_template.bos import bos_in_front
 from ggufpack.chat_template.findings import make_finding
-from ggufpack.chat_template.proof import bos_in_front
+from ggufpack.chat_template.go_strategy import plain_shapes
+from ggufpack.chat_template.readings import ServerVersion
 from ggufpack.chat_template.render import ChatTemplate, ChatTemplateRefusal
 from ggufpack.chat_template.stops import derive_stops
-from ggufpack.chat_template.strategy import (
-    ServerVersion,
-    TemplatePlan,
-    choose_template,
-    plan_without_template,
-)
+from ggufpack.chat_template.strategy import TemplatePlan, choose_template, plan_without_template
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.errors import UsageError
 from ggufpack.spec import Finding
@@ -49,16 +46,21 @@ class Prompt:
     def expected(self, messages: Sequence[Any]) -> str | None:
         """The prompt for these messages as trained; ``None`` where the template refuses them.
 
+        ``None`` also where the plan says that this shape is not reproduced: a finding tells the user.
         A last assistant message is continued, as both Ollama and transformers do. Without a
         template a single user message is its own prompt.
         """
         if self.template is None:
             single = len(messages) == 1 and messages[0]["role"] == "user"
             return messages[0]["content"] if single else None
+        if plain_shapes(messages) & {one.shape for one in self.plan.refused}:
+            return None
         continues = messages[-1]["role"] == "assistant"
+        readings = self.plan.readings
+        switches: dict[str, Any] = {} if readings is None else readings.traits.variables(self.plan.think)
         try:
             return self.template.render(
-                messages, add_generation_prompt=not continues, continue_final_message=continues
+                messages, add_generation_prompt=not continues, continue_final_message=continues, **switches
             )
         except ChatTemplateRefusal:
             return None

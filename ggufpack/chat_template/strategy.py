@@ -1,6 +1,6 @@
 """How a checkpoint's chat template gets into Ollama, and what is said about it.
 
-``go:chatml``  a Go TEMPLATE, proven equal; every version of Ollama runs it
+``go``         a learned Go TEMPLATE, proven; every version of Ollama runs it
 ``native``     the Jinja in the GGUF; Ollama 0.30 and later runs it
 ``go:prompt``  no chat template: the prompt as it is
 ``none``       no TEMPLATE at all (encoders)
@@ -8,31 +8,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from ggufpack.chat_template import findings as ids
-from ggufpack.chat_template.capabilities import chat_template_capabilities, prefers_chat_template
+from ggufpack.chat_template.bos import leading_bos, repeats_bos
+from ggufpack.chat_template.capabilities import chat_template_capabilities
 from ggufpack.chat_template.findings import make_finding
-from ggufpack.chat_template.go_chatml import go_chatml, render_go_chatml
+from ggufpack.chat_template.go_strategy import REFUSED_BY_JINJA, Refusal
 from ggufpack.chat_template.guard import add_guard
-from ggufpack.chat_template.native import native_refused
-from ggufpack.chat_template.probes import Conversation, probe_conversations
-from ggufpack.chat_template.proof import Proof, leading_bos, prompt_of, prove, repeats_bos
+from ggufpack.chat_template.readings import FIRST_NATIVE_VERSION, Readings, ServerVersion, read_template
 from ggufpack.chat_template.render import ChatTemplate
-from ggufpack.chat_template.traits import probe_traits
 from ggufpack.errors import ChatTemplateError
 from ggufpack.spec import Finding
 
-Strategy = Literal["go:chatml", "native", "go:prompt", "none"]
-ServerVersion = tuple[int, int, int]
-
-# The first release that runs a GGUF's Jinja (facts: server/images.go, PreferChatTemplate).
-FIRST_NATIVE_VERSION: ServerVersion = (0, 30, 0)
+Strategy = Literal["go", "native", "go:prompt", "none"]
 
 _PROMPT_TEMPLATE = "{{ .Prompt }}"
-_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -43,22 +36,23 @@ class TemplatePlan:
         strategy: see the module.
         go_template: TEMPLATE of the Modelfile; ``None`` for none.
         gguf_chat_template: text for ``tokenizer.chat_template``; ``None`` for no such key.
-        capabilities: what Ollama will offer beyond completion: ``"tools"``, ``"thinking"``.
         emits_bos: whether an engine must put BOS in front (``tokenizer.ggml.add_bos_token``): the
             chat template does, once; ``None`` leaves the tokenizer's own setting.
+        think: what a caller has to say for the prompt that the chat template gives by itself;
+            ``None`` for nothing.
+        refused: what this strategy does not reproduce, or the chat template refuses.
         findings: what the user should know.
-        refused: names of probe conversations that the template refuses.
-        proof: the comparison behind ``go:chatml``, kept for the report when it fails as well.
+        readings: both ways, for the record; ``None`` without a chat template.
     """
 
     strategy: Strategy
     go_template: str | None
     gguf_chat_template: str | None
-    capabilities: tuple[str, ...] = ()
     emits_bos: bool | None = None
+    think: bool | None = None
+    refused: tuple[Refusal, ...] = ()
     findings: tuple[Finding, ...] = ()
-    refused: tuple[str, ...] = ()
-    proof: Proof | None = None
+    readings: Readings | None = None
 
 
 def choose_template(
@@ -71,30 +65,19 @@ def choose_template(
         jinja_text: the text that goes into the GGUF: the checkpoint's own, or the one that the
             user named instead.
         requested: ``"native"`` forces the GGUF's Jinja. ``"auto"``, and the name or path of a
-            template that the caller has read, choose by proof.
+            template that the caller has read, take what loses less.
         server_version: of the server that will run it; ``None`` when there is none.
 
     Raises:
-        ChatTemplateError: GP426, the server is older than 0.30 and the template is no ChatML.
+        ChatTemplateError: GP426, the server is older than 0.30 and no Go TEMPLATE is right.
     """
-    conversations = probe_conversations()
-    default_system = _default_system(template)
-    proof = prove(template, partial(render_go_chatml, default_system=default_system), conversations)
+    readings = read_template(template)
     go_only = server_version is not None and server_version < FIRST_NATIVE_VERSION
-    if requested != "native" and proof.holds:
-        # a TEMPLATE with fewer capabilities than the Jinja is ignored from 0.30 on
-        if not prefers_chat_template(jinja_text, (), go_tool_round_trip=False):
-            return _chatml_plan(template, jinja_text, default_system, proof, lost=None)
-        if server_version is not None and go_only:
-            lost = make_finding(
-                ids.CAPABILITIES_LOST,
-                version=_version_text(server_version),
-                capabilities=", ".join(chat_template_capabilities(jinja_text)),
-            )
-            return _chatml_plan(template, jinja_text, default_system, proof, lost=lost)
-    if server_version is not None and go_only:
-        raise _go_only_error(template, server_version, requested, proof)
-    return _native_plan(template, jinja_text, server_version, proof, len(conversations))
+    if server_version is not None and go_only and (requested == "native" or readings.go.text is None):
+        raise _go_only_error(template, server_version, requested, readings)
+    if requested != "native" and (go_only or readings.prefers_go):
+        return _go_plan(template, jinja_text, readings, server_version if go_only else None)
+    return _native_plan(template, jinja_text, readings, server_version)
 
 
 def plan_without_template(*, encoder: bool) -> TemplatePlan:
@@ -109,41 +92,47 @@ def plan_without_template(*, encoder: bool) -> TemplatePlan:
     return TemplatePlan("go:prompt", _PROMPT_TEMPLATE, None, findings=(make_finding(ids.NO_TEMPLATE),))
 
 
-def _chatml_plan(
-    template: ChatTemplate, jinja_text: str, default_system: str | None, proof: Proof, lost: Finding | None
+def _go_plan(
+    template: ChatTemplate, jinja_text: str, readings: Readings, old_server: ServerVersion | None
 ) -> TemplatePlan:
+    go = readings.go
     findings = [
-        make_finding(ids.GO_CHATML, path=template.origin, cases=len(proof.equal)),
+        make_finding(
+            ids.GO_TEMPLATE,
+            path=template.origin,
+            cases=sum(row.exact + row.semantic for row in go.parity.values()),
+            exact=sum(row.exact for row in go.parity.values()),
+        ),
         make_finding(ids.NEIGHBOURS_JOINED, path=template.origin),
-        *_refused_finding(template, proof, len(proof.equal) + len(proof.refused)),
+        *_refused_findings(template, go.refused, ids.GO_LOSES),
     ]
-    if lost is not None:
-        findings.append(lost)
+    lost = [name for name in readings.native.capabilities if name not in go.capabilities]
+    if old_server is not None and lost:
+        findings.append(
+            make_finding(
+                ids.CAPABILITIES_LOST, version=_version_text(old_server), capabilities=", ".join(lost)
+            )
+        )
     return TemplatePlan(
-        strategy="go:chatml",
-        go_template=go_chatml(default_system),
+        strategy="go",
+        go_template=go.text,
         gguf_chat_template=jinja_text,
         emits_bos=bool(leading_bos(template)),
+        think=_think(readings, thinks="thinking" in go.capabilities),
+        refused=go.refused,
         findings=tuple(findings),
-        refused=proof.refused,
-        proof=proof,
+        readings=readings,
     )
 
 
 def _native_plan(
-    template: ChatTemplate,
-    jinja_text: str,
-    server_version: ServerVersion | None,
-    proof: Proof,
-    total: int,
+    template: ChatTemplate, jinja_text: str, readings: Readings, server_version: ServerVersion | None
 ) -> TemplatePlan:
+    own = [one for one in readings.go.refused if one.reason == REFUSED_BY_JINJA]
+    refused = (*own, *readings.native.refused)
     findings = [
         make_finding(ids.NATIVE, path=template.origin),
-        *_refused_finding(template, proof, total),
-    ]
-    findings += [
-        make_finding(ids.NATIVE_LOSES, path=template.origin, shape=one.shape, reason=one.reason)
-        for one in native_refused(template, probe_traits(template))
+        *_refused_findings(template, refused, ids.NATIVE_LOSES),
     ]
     if server_version is None:
         findings.append(make_finding(ids.SERVER_UNKNOWN, path=template.origin))
@@ -151,62 +140,53 @@ def _native_plan(
         strategy="native",
         go_template=None,
         gguf_chat_template=add_guard(jinja_text),
-        capabilities=chat_template_capabilities(jinja_text),
         # llama.cpp takes the template's BOS away when it adds its own: either setting is right
         emits_bos=None if repeats_bos(template) else bool(leading_bos(template)),
+        think=_think(readings, thinks="thinking" in chat_template_capabilities(jinja_text)),
+        refused=refused,
         findings=tuple(findings),
-        refused=proof.refused,
-        proof=proof,
+        readings=readings,
     )
 
 
-def _default_system(template: ChatTemplate) -> str | None:
-    """The system text that a ChatML template adds by itself; ``None`` when it adds none."""
-    sentinel = "Kuser1K"
-    conversation = Conversation("default system", ({"role": "user", "content": sentinel},))
-    try:
-        prompt = prompt_of(template, conversation, leading_bos(template))
-    except ChatTemplateError:
+def _think(readings: Readings, *, thinks: bool) -> bool | None:
+    """A server turns thinking on when the caller says nothing; llama-server does so for any model."""
+    traits = readings.traits
+    if not traits.switches or (traits.unset is True and thinks):
         return None
-    opening, closing = "<|im_start|>system\n", f"<|im_end|>\n<|im_start|>user\n{sentinel}"
-    if not prompt.startswith(opening) or closing not in prompt:
-        return None
-    return prompt[len(opening) : prompt.index(closing)]
+    return traits.unset is True
 
 
-def _refused_finding(template: ChatTemplate, proof: Proof, total: int) -> list[Finding]:
-    if not proof.refused:
-        return []
-    finding = make_finding(
-        ids.CONVERSATIONS_REFUSED,
-        path=template.origin,
-        count=len(proof.refused),
-        total=total,
-        names=_some(proof.refused),
-    )
-    return [finding]
+def _refused_findings(template: ChatTemplate, refused: Sequence[Refusal], loses: str) -> list[Finding]:
+    own = [one.shape for one in refused if one.reason == REFUSED_BY_JINJA]
+    findings = []
+    if own:
+        findings.append(make_finding(ids.CONVERSATIONS_REFUSED, path=template.origin, shapes=", ".join(own)))
+    by_reason: dict[str, list[str]] = {}
+    for one in refused:
+        if one.reason != REFUSED_BY_JINJA:
+            by_reason.setdefault(one.reason, []).append(one.shape)
+    findings += [
+        make_finding(loses, path=template.origin, shape=", ".join(shapes), reason=reason)
+        for reason, shapes in by_reason.items()
+    ]
+    return findings
 
 
 def _go_only_error(
-    template: ChatTemplate, version: ServerVersion, requested: str, proof: Proof
+    template: ChatTemplate, version: ServerVersion, requested: str, readings: Readings
 ) -> ChatTemplateError:
     if requested == "native":
         reason = "the native strategy was asked for"
-    elif proof.different:
-        reason = f"this chat template is not ChatML: it differs on {_some([d.name for d in proof.different])}"
     else:
-        reason = "this chat template refuses plain conversations, so nothing can be proven about it"
+        why = "; ".join(f"{one.shape}: {one.reason}" for one in readings.go.refused[:1])
+        reason = f"no Go TEMPLATE gives the same prompts ({why})"
     finding = make_finding(
         ids.GO_ONLY_SERVER, path=template.origin, version=_version_text(version), reason=reason
     )
     return ChatTemplateError(
         finding.message, action=finding.action, path=template.origin, key=finding.key, finding=finding.id
     )
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _version_text(version: ServerVersion) -> str:

@@ -102,19 +102,21 @@ class EmbeddedEngine:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, think: bool | None = None) -> str:
         """The prompt text that llama.cpp makes of these messages (``/apply-template``).
 
         Raises:
             VerificationError: the template refuses the conversation, or the engine is not running.
         """
-        answer = self._post("/apply-template", {"messages": list(messages)})
+        answer = self._post("/apply-template", {"messages": list(messages), **_switches(think)})
         prompt = answer.get("prompt")
         if not isinstance(prompt, str):
             raise VerificationError(f"The embedded engine answered without a prompt: {answer}")
         return prompt
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
+    def generate(
+        self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
+    ) -> Generation:
         """A deterministic generation; every sampling parameter is given.
 
         Raises:
@@ -124,6 +126,7 @@ class EmbeddedEngine:
             raise VerificationError("The embedded engine is not running")
         request = {
             "messages": list(messages),
+            **_switches(think),
             "max_tokens": max_tokens,
             "seed": seed,
             "temperature": 0.0,
@@ -213,6 +216,11 @@ class EmbeddedEngine:
         if response.status != http.client.OK:
             raise VerificationError(f"The embedded engine refused {path}: {_message_of(answer)}")
         return answer
+
+
+def _switches(think: bool | None) -> dict[str, object]:
+    """As Ollama asks llama-server: by this one name (llm/llama_server.go)."""
+    return {} if think is None else {"chat_template_kwargs": {"enable_thinking": think}}
 
 
 class _UnixConnection(http.client.HTTPConnection):

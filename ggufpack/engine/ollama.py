@@ -28,15 +28,17 @@ class OllamaEngine:
         """Program and version, as the server gives it."""
         return f"Ollama {self._server.version_text}"
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, think: bool | None = None) -> str:
         """The prompt text that the server makes (``_debug_render_only``; the model is loaded for it).
 
         Raises:
             RegistryError: the server is too old to say, or its template fails on this conversation.
         """
-        return self._server.render_chat(self._model, messages)
+        return self._server.render_chat(self._model, messages, think=think)
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
+    def generate(
+        self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
+    ) -> Generation:
         """A deterministic generation; the sampling parameters of the Modelfile are overruled.
 
         Text that the server took for thinking is put before the answer: it was generated too. Its tags
@@ -56,7 +58,7 @@ class OllamaEngine:
             "seed": seed,
             "num_predict": max_tokens,
         }
-        answer = self._server.chat(self._model, messages, options)
+        answer = self._server.chat(self._model, messages, options, think=think)
         return Generation(
             answer.thinking + answer.text,
             answer.done_reason,

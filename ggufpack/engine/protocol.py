@@ -31,8 +31,13 @@ class Engine(Protocol):
     def name(self) -> str:
         """Program and version, for people: ``"Ollama 0.33.0"``."""
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The exact prompt text that the engine would send to the model for these messages."""
+    def render(self, messages: Sequence[Message], *, think: bool | None = None) -> str:
+        """The exact prompt text that the engine would send to the model for these messages.
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
-        """A deterministic generation: temperature 0, no repeat penalty, thinking left to the template."""
+        ``think``: what the caller asks for; ``None`` when nothing.
+        """
+
+    def generate(
+        self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
+    ) -> Generation:
+        """A deterministic generation: temperature 0, no repeat penalty."""

@@ -21,7 +21,11 @@ _HASHED_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt"})
 
 
 def make_record(
-    spec: BuildSpec, checkpoint: Checkpoint, result: BuildResult, converter: Mapping[str, object]
+    spec: BuildSpec,
+    checkpoint: Checkpoint,
+    result: BuildResult,
+    converter: Mapping[str, object],
+    readings: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """The record as JSON data.
 
@@ -31,6 +35,8 @@ def make_record(
             weights themselves are not read again for a digest; that is said.
         result: what came out.
         converter: package, version and tree digest of the vendored converter.
+        readings: what a Go TEMPLATE and the GGUF's Jinja reproduce of the chat template; ``None``
+            without one.
     """
     result_json = result.to_json()
     for key in ("folder", "record"):
@@ -64,6 +70,7 @@ def make_record(
             "trust_remote_code": spec.trust_remote_code,
         },
         "converter": dict(converter),
+        "chat_template": None if readings is None else dict(readings),
         "versions": {"python": platform.python_version(), **_versions()},
         "result": result_json,
     }

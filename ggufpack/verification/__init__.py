@@ -25,6 +25,7 @@ def verify(
     special_texts: Sequence[str] = (),
     smoke_messages: Sequence[Message] = SMOKE_MESSAGES,
     max_tokens: int = DEFAULT_MAX_TOKENS,
+    think: bool | None = None,
     on_event: EventHandler = ignore_event,
 ) -> Verification:
     """Check one model in one engine.
@@ -42,6 +43,7 @@ def verify(
         special_texts: see ``run_smoke``.
         smoke_messages: see ``run_smoke``.
         max_tokens: see ``run_smoke``.
+        think: what the engine is told about thinking; ``None`` for nothing.
         on_event: told about the progress.
 
     Raises:
@@ -50,8 +52,14 @@ def verify(
     if level == "none":
         return Verification(model, engine.name, level)
     prompts = (
-        () if expected is None else check_prompts(engine, expected, count_tokens, bos_text, on_event=on_event)
+        ()
+        if expected is None
+        else check_prompts(engine, expected, count_tokens, bos_text, think=think, on_event=on_event)
     )
-    smoke = None if level == "prompts" else run_smoke(engine, smoke_messages, special_texts, max_tokens)
+    smoke = (
+        None
+        if level == "prompts"
+        else run_smoke(engine, smoke_messages, special_texts, max_tokens, think=think)
+    )
     done: VerifyLevel = "prompts" if smoke is None else "smoke"
     return Verification(model, engine.name, done, prompts, smoke)

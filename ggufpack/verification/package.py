@@ -55,6 +55,7 @@ def verify_on_server(
             count_tokens=_counter(checkpoint, prompt),
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
+            think=prompt.plan.think,
             on_event=on_event,
         )
     finally:
@@ -92,6 +93,7 @@ def verify_embedded(
             count_tokens=_counter(checkpoint, prompt),
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
+            think=prompt.plan.think,
             on_event=on_event,
         )
         findings = findings_of(result, asked=level)

@@ -28,6 +28,7 @@ def check_prompts(
     count_tokens: TokenCounter | None = None,
     bos_text: str = "",
     *,
+    think: bool | None = None,
     conversations: Sequence[Conversation] = CONVERSATIONS,
     on_event: EventHandler = ignore_event,
 ) -> tuple[PromptCase, ...]:
@@ -40,6 +41,7 @@ def check_prompts(
         expected: the prompt by the checkpoint's template, or ``None`` where the template refuses.
         count_tokens: tokens of a rendered prompt by the checkpoint's tokenizer, nothing added.
         bos_text: the text of the BOS token; ``""`` when there is none.
+        think: what the engine is told about thinking; ``None`` for nothing.
         conversations: what to compare.
         on_event: told after each conversation.
 
@@ -50,9 +52,9 @@ def check_prompts(
     for done, conversation in enumerate(conversations, start=1):
         text = expected(conversation.messages)
         if text is not None:
-            case = _compare(engine, conversation, text, bos_text)
+            case = _compare(engine, conversation, text, bos_text, think)
             if case.equal and count_tokens is not None and conversation.count_tokens:
-                case = _compare_tokens(engine, conversation, case, count_tokens)
+                case = _compare_tokens(engine, conversation, case, count_tokens, think)
             cases.append(case)
         on_event(
             Progress(Stage.VERIFICATION, done, len(conversations), "conversations", item=conversation.name)
@@ -74,9 +76,11 @@ def without_bos(text: str, bos_text: str) -> str:
     return text.removeprefix(bos_text)
 
 
-def _compare(engine: Engine, conversation: Conversation, expected: str, bos_text: str) -> PromptCase:
+def _compare(
+    engine: Engine, conversation: Conversation, expected: str, bos_text: str, think: bool | None
+) -> PromptCase:
     try:
-        actual = engine.render(conversation.messages)
+        actual = engine.render(conversation.messages, think=think)
     except GgufpackError as error:
         return PromptCase(conversation.name, False, expected, None, detail=f"the engine refused: {error}")
     difference = describe_difference(without_bos(expected, bos_text), without_bos(actual, bos_text))
@@ -84,11 +88,15 @@ def _compare(engine: Engine, conversation: Conversation, expected: str, bos_text
 
 
 def _compare_tokens(
-    engine: Engine, conversation: Conversation, case: PromptCase, count_tokens: TokenCounter
+    engine: Engine,
+    conversation: Conversation,
+    case: PromptCase,
+    count_tokens: TokenCounter,
+    think: bool | None,
 ) -> PromptCase:
     wanted = count_tokens(case.expected)
     try:
-        counted = engine.generate(conversation.messages, max_tokens=1).prompt_tokens
+        counted = engine.generate(conversation.messages, max_tokens=1, think=think).prompt_tokens
     except GgufpackError as error:
         return replace(case, expected_tokens=wanted, detail=f"tokens were not counted: {error}")
     if counted == 0:

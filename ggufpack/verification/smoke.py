@@ -16,6 +16,8 @@ def run_smoke(
     messages: Sequence[Message] = SMOKE_MESSAGES,
     special_texts: Sequence[str] = (),
     max_tokens: int = DEFAULT_MAX_TOKENS,
+    *,
+    think: bool | None = None,
 ) -> SmokeResult:
     """Generate once and judge the answer.
 
@@ -26,12 +28,13 @@ def run_smoke(
         engine: generates with temperature 0.
         messages: a question with a short answer, without special tokens in it.
         special_texts: texts of the special tokens, which a reader must not see.
+        think: what the engine is told about thinking; ``None`` for nothing.
         max_tokens: an answer of this length counts as one that does not stop.
 
     Raises:
         RegistryError, VerificationError: the engine failed.
     """
-    answer = engine.generate(messages, max_tokens=max_tokens)
+    answer = engine.generate(messages, max_tokens=max_tokens, think=think)
     leaked = tuple(sorted({text for text in special_texts if text.strip() and text in answer.text}))
     reasons = []
     if answer.done_reason != "stop":

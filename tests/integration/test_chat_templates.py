@@ -156,7 +156,7 @@ def test_the_server_renders_what_was_trained(registered: Registered) -> None:
 def test_native_loses_what_is_said(registered: Registered) -> None:
     """The facts behind finding GP436."""
     if registered.strategy != "native" or "thinking" not in registered.capabilities():
-        assert registered.strategy in ("native", "go", "go:chatml")
+        assert registered.strategy in ("native", "go", "go")
         return
     actual = registered.rendered(THOUGHT)
     assert "One and one." not in actual

@@ -12,7 +12,6 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ggufpack import resources
-from ggufpack.chat_template.go_chatml import go_chatml
 from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.engine.protocol import Message
 from ggufpack.packages import cache_folder, download, read_lock
@@ -21,6 +20,7 @@ from ggufpack.spec import Verification
 from ggufpack.verification import verify
 from ggufpack.verification.findings import findings_of
 from ggufpack.verification.tokens import special_texts, token_counter
+from tests.support.go_chatml import go_chatml
 from tests.support.ollama_server import RunningOllama
 
 pytestmark = [pytest.mark.server, pytest.mark.network]

@@ -38,7 +38,7 @@ def test_build_json() -> None:
         "modelfiles": {"Q8_0": "out/m/Modelfile"},
         "registered": ["m:q8_0", "m:latest"],
         "engine": "Ollama 0.33.0",
-        "template": "go:chatml",
+        "template": "go",
         "verifications": [
             {
                 "model": "m:q8_0",
@@ -89,7 +89,7 @@ def test_plan_json() -> None:
         ],
         "names": ["m:q8_0", "m:latest"],
         "host": "http://127.0.0.1:11434 (Ollama 0.33.0)",
-        "template": "go:chatml",
+        "template": "go",
         "modelfile": "FROM ./m-Q8_0.gguf\n",
         "disk_needed": 12_300_000,
         "disk_free": 50_000_000_000,

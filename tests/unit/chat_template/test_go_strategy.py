@@ -10,12 +10,12 @@ import pytest
 
 from ggufpack.chat_template import named
 from ggufpack.chat_template.conversation import Conversation
-from ggufpack.chat_template.go_chatml import go_chatml, render_go_chatml
 from ggufpack.chat_template.go_strategy import REFUSED_BY_JINJA, GoTemplate, Refusal, covers, learn_template
 from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
 from ggufpack.chat_template.parity import canonical, judge, make_reference, table
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits, probe_traits
+from tests.support.go_chatml import go_chatml, render_go_chatml
 
 CHATML = named.load("chatml").text
 TOOLS_IN_FRONT = "{% if tools %}{{ tools | tojson }}{% endif %}"

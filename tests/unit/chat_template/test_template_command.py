@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 import ggufpack.chat_template.learned as learned_module
 from ggufpack.chat_template import named
-from ggufpack.chat_template.go_chatml import go_chatml
 from ggufpack.chat_template.heldout import CAPABILITIES
 from ggufpack.cli.main import main
+from tests.support.go_chatml import go_chatml
 from tests.unit.chat_template.test_go_strategy import Chatml
 
 CHATML = named.load("chatml").text

@@ -114,7 +114,7 @@ def test_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         "checkpoint: LlamaForCausalLM, 134.5 M parameters",
         "out/m would hold",
         "  m-Q8_0.gguf  12.3 MB  (3 Q8_0, 1 F32)",
-        "  Modelfile (go:chatml), ggufpack.json",
+        "  Modelfile (go), ggufpack.json",
         "Ollama: http://127.0.0.1:11434 (Ollama 0.33.0): m:q8_0, m:latest",
         "disk: 12.3 MB of 50.0 GB free",
         "memory: about 1.0 GB",

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ggufpack.chat_template.go_chatml import go_chatml
 from ggufpack.errors import ModelfileError
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.parse import parse
 from ggufpack.modelfile.render import inexpressible, quoted, render
+from tests.support.go_chatml import go_chatml
 from tests.support.go_template_oracle.oracle import GoOracle
 
 VALUES = st.one_of(

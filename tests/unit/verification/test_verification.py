@@ -45,10 +45,12 @@ class FakeEngine:
         self._render, self._answer, self._extra = render, answer, extra_tokens
         self.generated: list[tuple[Sequence[Message], int]] = []
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, think: bool | None = None) -> str:
         return self._render(messages)
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
+    def generate(
+        self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
+    ) -> Generation:
         self.generated.append((messages, max_tokens))
         return replace(self._answer, prompt_tokens=count(template(messages)) + self._extra)
 
@@ -153,13 +155,17 @@ def test_an_engine_that_refuses_what_was_trained_is_an_error() -> None:
 
 def test_counts_that_cannot_be_had_are_unchecked_not_fine() -> None:
     class NoCount(FakeEngine):
-        def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
+        def generate(
+            self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
+        ) -> Generation:
             if max_tokens == 1:
                 raise ServerResponseError("out of memory")
             return ANSWER
 
     class Silent(FakeEngine):
-        def generate(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Generation:
+        def generate(
+            self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
+        ) -> Generation:
             return ANSWER  # prompt_tokens 0
 
     for engine, said in ((NoCount(), "out of memory"), (Silent(), "does not say")):

@@ -1,0 +1,110 @@
+"""Both ways of a chat template into Ollama, read side by side, and which of them loses less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ggufpack.chat_template.go_strategy import Engine, GoTemplate, Refusal, covers, learn_template
+from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
+from ggufpack.chat_template.learned import LearnedEngine
+from ggufpack.chat_template.native import native_capabilities, native_refused
+from ggufpack.chat_template.parity import Judged, Parity, Reference, make_reference, table
+from ggufpack.chat_template.render import ChatTemplate
+from ggufpack.chat_template.traits import Traits, probe_traits
+
+ServerVersion = tuple[int, int, int]
+
+# The first release that runs a GGUF's Jinja (Ollama: server/images.go, PreferChatTemplate).
+FIRST_NATIVE_VERSION: ServerVersion = (0, 30, 0)
+
+
+@dataclass(frozen=True)
+class NativeReading:
+    """What Ollama's native mode carries over, by its own code (``native.py``).
+
+    ``parity`` counts the held-out conversations: ``exact`` are those that reach the template as they
+    were given, ``semantic`` those with tools, whose JSON Ollama writes anew.
+    """
+
+    capabilities: tuple[str, ...]
+    refused: tuple[Refusal, ...]
+    parity: Mapping[str, Parity]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One chat template, read both ways.
+
+    ``go_is_used``: whether Ollama ≥ 0.30 runs the Go TEMPLATE when the GGUF holds this Jinja.
+    """
+
+    traits: Traits
+    go: GoTemplate
+    go_is_used: bool
+    native: NativeReading
+
+    @property
+    def prefers_go(self) -> bool:
+        """Whether the Go TEMPLATE is the better one on a server that runs either."""
+        if self.go.text is None or not self.go_is_used:
+            return False
+        return self.go.complete or _lost(self.go.parity) < _lost(self.native.parity)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record: everything but the text."""
+        return {
+            "go": {**_reading_json(self.go), "used": self.go_is_used},
+            "native": _reading_json(self.native),
+        }
+
+
+def read_template(template: ChatTemplate, engine: Engine | None = None) -> Readings:
+    """Learn and prove the Go TEMPLATE, and find what native mode does not carry.
+
+    Args:
+        template: the checkpoint's.
+        engine: learns and renders Go TEMPLATEs.
+    """
+    engine = engine or LearnedEngine()
+    traits = probe_traits(template)
+    go = learn_template(template, traits, engine)
+    is_used = go.text is not None and engine.is_used(go.text, template.text)
+    return Readings(traits, go, is_used, _native(template, traits))
+
+
+def _native(template: ChatTemplate, traits: Traits) -> NativeReading:
+    if traits.chat == "never":
+        return NativeReading((), (), dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0)))
+    refused = native_refused(template, traits)
+    shapes = {one.shape for one in refused}
+    reference = make_reference(template, traits, heldout_cases(), thinks=False)
+    capabilities = native_capabilities(traits)
+    rows = table(
+        reference,
+        _passed_on(reference),
+        lambda case: "date" in shapes or any(covers(shape, case) for shape in shapes),
+    )
+    return NativeReading(capabilities, refused, rows)
+
+
+def _passed_on(reference: Reference) -> list[Judged]:
+    def judged(case: Case, prompt: str) -> Judged:
+        return Judged(case, prompt, prompt, "semantic" if case.conversation.tools else "exact")
+
+    return [
+        judged(case, prompts[0]) for case, prompts in zip(reference.cases, reference.prompts, strict=True)
+    ]
+
+
+def _lost(parity: Mapping[str, Parity]) -> int:
+    return sum(row.refused for row in parity.values())
+
+
+def _reading_json(reading: GoTemplate | NativeReading) -> dict[str, Any]:
+    return {
+        "capabilities": list(reading.capabilities),
+        "refused": [one.to_json() for one in reading.refused],
+        "parity": {name: row.to_json() for name, row in reading.parity.items()},
+    }
