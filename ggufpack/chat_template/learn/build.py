@@ -273,6 +273,8 @@ _OBJECTS: dict[str, Path] = {
     "required": field("Function", "Parameters", "Required"),
     "property": variable("v"),
     "options": Path("$v", ("Enum",)),
+    "inner_properties": Path("$v", ("Properties", "ToMap")),
+    "inner_required": Path("$v", ("Required",)),
 }
 _OF_MESSAGE = ("content", "thinking", "result_id", "result_name")
 _OF_CALL = ("call_name", "call_id", "arguments")

@@ -49,9 +49,15 @@ class _Property:
     required: bool
     described: bool = True
     options: bool = False
+    inner: tuple[_Property, ...] = ()  # of an object
 
 
 _TYPES = ("string", "integer", "number", "boolean", "array")
+_INNER = (
+    (_Property("string", True),),
+    (_Property("boolean", False), _Property("string", True)),
+    (_Property("integer", False), _Property("number", False, False), _Property("string", False, True, True)),
+)
 # each alone, and so both the first and the last of its tool
 _SINGLE = [
     _Property(kind, required, described, options)
@@ -59,6 +65,11 @@ _SINGLE = [
     for required in (True, False)
     for described in (True, False)
     for options in ((False, True) if kind == "string" else (False,))
+]
+_SINGLE += [
+    _Property("object", required, described, inner=inner)
+    for described in (True, False)
+    for required, inner in zip((True, False, True), _INNER, strict=True)
 ]
 
 
@@ -125,29 +136,35 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
 
 def tool(number: int) -> Json:
     """A tool definition of sentinels."""
-    properties: dict[str, Any] = {}
-    required = []
-    for k, kind in enumerate(_PROPERTIES[number]):
-        name = sentinel("pk", number, k)
-        schema: dict[str, Any] = {"type": kind.type}
-        if kind.described:
-            schema["description"] = sentinel("pd", number, k) + _SUFFIX
-        if kind.options:
-            schema["enum"] = [sentinel("en", number, k, option) for option in range(2)]
-        if kind.type == "array":
-            schema["items"] = {"type": "string"}
-        properties[name] = schema
-        if kind.required:
-            required.append(name)
-    parameters: dict[str, Any] = {"type": "object", "properties": properties}
-    if required:
-        parameters["required"] = required
+    parameters = _object_schema(_PROPERTIES[number], (number,))
     function = {
         "name": sentinel("tn", number),
         "description": sentinel("td", number) + _SUFFIX,
         "parameters": parameters,
     }
     return {"type": "function", "function": function}
+
+
+def _object_schema(properties: Sequence[_Property], place: tuple[int, ...]) -> dict[str, Any]:
+    """A schema of sentinels; ``place`` tells it from all others."""
+    schemas: dict[str, Any] = {}
+    required = []
+    for k, kind in enumerate(properties):
+        name = sentinel("pk", *place, k)
+        schema: dict[str, Any] = {"type": kind.type}
+        if kind.type == "array":
+            schema["items"] = {"type": "string"}
+        if kind.described:
+            schema["description"] = sentinel("pd", *place, k) + _SUFFIX
+        if kind.options:
+            schema["enum"] = [sentinel("en", *place, k, option) for option in range(2)]
+        if kind.inner:
+            schema |= _object_schema(kind.inner, (*place, k))
+        schemas[name] = schema
+        if kind.required:
+            required.append(name)
+    found: dict[str, Any] = {"type": "object", "properties": schemas}
+    return {**found, "required": required} if required else found
 
 
 def _call(i: int, j: int) -> ToolCall:

@@ -98,7 +98,8 @@ _STYLES |= {
 }
 _Entry = tuple[str, Nodes, "Expression | None"]  # a key, its value, what it is left out without
 # kinds that are Go structs; every other object is a map, a list or a plain value
-_STRUCTS = ("tool", "function", "parameters", "properties", "property")
+_STRUCTS = ("tool", "function", "parameters", "properties", "property", "schemas")
+_INNER_PROPERTIES = field("Properties", "ToMap")  # a method of Go's ordered map
 
 
 class Helpers:
@@ -129,7 +130,7 @@ class Helpers:
         return (self._include(kind, spelling, int(depth or 0), value),)
 
     def _include(self, kind: str, spelling: str, depth: int, value: Expression) -> Node:
-        kind = kind if kind in _STRUCTS else "json"
+        kind = "properties" if kind == "inner_properties" else kind if kind in _STRUCTS else "json"
         style = _STYLES[spelling]
         if style.python:
             self.string_repr()
@@ -156,33 +157,42 @@ class Helpers:
         if kind == "function":
             entries = [
                 ("name", (style.string(field("Name")),), None),
-                ("description", (style.string(field("Description")),), None),
+                ("description", (style.string(field("Description")),), field("Description")),
                 ("parameters", inner("parameters", field("Parameters")), None),
             ]
             return self._object(entries, style, depth)
         if kind == "parameters":
             entries = [
+                ("$defs", inner("json", field("Defs")), field("Defs")),
                 ("type", (style.string(field("Type")),), None),
                 ("properties", inner("properties", field("Properties")), None),
                 ("required", inner("json", field("Required")), field("Required")),
             ]
             return self._object(entries, style, depth)
         if kind == "property":
+            any_of, nested = inner("schemas", field("AnyOf")), inner("properties", _INNER_PROPERTIES)
             entries = [
-                ("type", self._type(style), None),
+                ("anyOf", any_of, field("AnyOf")),
+                ("type", self._type(style, depth), field("Type")),
+                ("items", inner("json", field("Items")), field("Items")),
                 ("description", (style.string(field("Description")),), field("Description")),
                 ("enum", inner("json", field("Enum")), field("Enum")),
-                ("items", inner("json", field("Items")), field("Items")),
+                ("properties", nested, field("Properties")),
+                ("required", inner("json", field("Required")), field("Required")),
             ]
-            return self._object(entries, style, depth)
+            return self._optional(entries, style, depth)
+        if kind == "schemas":
+            return self._list(style, depth, inner("property", variable("v")))
         if kind == "properties":
             return self._map(style, depth, inner("property", variable("v")))
         return self._any(style, depth, inner("json", variable("v")))
 
-    def _type(self, style: _Style) -> Nodes:
-        if style.python or style.escaped:
-            return (style.string(call("printf", text("%v"), field("Type"))),)
-        return (Print(call("json", field("Type"))),)
+    def _type(self, style: _Style, depth: int) -> Nodes:
+        """One type, or the list of several."""
+        types = field("Type")
+        one = style.string(call("index", types, Literal(0)))
+        several = self._list(style, depth + 1, (style.string(variable("v")),), types)
+        return (If(call("eq", call("len", types), Literal(1)), (one,), several),)
 
     @staticmethod
     def _object(entries: Sequence[_Entry], style: _Style, depth: int) -> Nodes:
@@ -199,6 +209,18 @@ class Helpers:
                 entry = (separator, *entry)
             nodes += entry if given is None else [If(given, entry)]
         return (*nodes, Text(style.line(depth) + "}"))
+
+    @staticmethod
+    def _optional(entries: Sequence[_Entry], style: _Style, depth: int) -> Nodes:
+        """An object that may lack every key."""
+        ordered = sorted(entries, key=lambda entry: entry[0]) if style.sort else list(entries)
+        later = Assign("$s", Literal(style.separator(depth + 1)), declare=False)
+        nodes: list[Node] = [Text("{"), Assign("$s", Literal(style.line(depth + 1)))]
+        for key, value, given in ordered:
+            shown = (Print(variable("s")), Text(f"{style.quote}{key}{style.quote}{style.colon}"), *value)
+            assert given is not None  # noqa: S101  all are optional
+            nodes.append(If(given, (*shown, later)))
+        return (*nodes, *_unless_empty(style.line(depth)), Text("}"))
 
     @staticmethod
     def _map(style: _Style, depth: int, value: Nodes) -> Nodes:
@@ -220,26 +242,15 @@ class Helpers:
             closing = (If(first, (Text(style.line(depth)),)), Text("}"))
         return (Text("{"), Assign("$n", Literal(0)), loop, *closing)
 
+    @staticmethod
+    def _list(style: _Style, depth: int, value: Nodes, items: Expression = DOT) -> Nodes:
+        between = If(variable("i"), (Text(style.separator(depth + 1)),), _unless_empty(style.line(depth + 1)))
+        closing: Nodes = (If(items, (Text(style.line(depth)),)),) if style.indent else ()
+        return (Text("["), Range(items, (between, *value), "$i", "$v"), *closing, Text("]"))
+
     def _any(self, style: _Style, depth: int, value: Nodes) -> Nodes:
         kind = variable("t")
-        a_list: Nodes = (
-            Text("["),
-            Range(
-                DOT,
-                (
-                    If(
-                        variable("i"),
-                        (Text(style.separator(depth + 1)),),
-                        _unless_empty(style.line(depth + 1)),
-                    ),
-                    *value,
-                ),
-                "$i",
-                "$v",
-            ),
-            *((If(DOT, (Text(style.line(depth)),)),) if style.indent else ()),
-            Text("]"),
-        )
+        a_list = self._list(style, depth, value)
         plain: Nodes = (Print(call("json", DOT)),)
         if style.python:
             plain = _python_literal(DOT)

@@ -28,7 +28,7 @@ from ggufpack.chat_template.learn.tables import Features, Row, features
 
 KINDS = ("option", "property", "argument", "definition", "call", "instruction")  # innermost first
 # Of these loops Go knows which entry is the first, and not which is the last
-_TYPES = ("string", "integer", "number", "boolean", "array")
+_TYPES = ("string", "integer", "number", "boolean", "array", "object")
 _MAPS = ("property", "argument", "instruction")
 
 

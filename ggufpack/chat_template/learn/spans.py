@@ -119,6 +119,8 @@ class Spellings:
                 self._text(name, None, inner, "property_name")
                 self._text(schema.get("description", ""), None, inner, "property_description")
                 self._object(schema.get("enum", []), None, inner, "options")
+                self._object(schema.get("properties", {}), None, inner, "inner_properties")
+                self._object(schema.get("required", []), None, inner, "inner_required")
                 for e, option in enumerate(schema.get("enum", ())):
                     self._text(option, None, (*inner, ("option", e)), "option")
 

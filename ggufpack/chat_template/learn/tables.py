@@ -124,6 +124,7 @@ FEATURES: dict[str, Expression] = {
     "type=number": _type_is("number"),
     "type=boolean": _type_is("boolean"),
     "type=array": _type_is("array"),
+    "type=object": _type_is("object"),
     "options": Path("$v", ("Enum",)),
 }
 _ORDER = {name: place for place, name in enumerate(FEATURES)}

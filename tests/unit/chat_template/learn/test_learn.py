@@ -125,6 +125,59 @@ def test_tool_lists_in_every_spelling(dumped: str) -> None:
     assert subject.learned.lossy == ()
 
 
+SENDER = {
+    "type": "object",
+    "description": 'Who\'s "it".',
+    "properties": {
+        "at": {"type": "array", "items": {"type": "string"}},
+        "name": CITY,
+        "none": {"type": "null"},
+    },
+    "required": ["name"],
+}
+EITHER = {"anyOf": [{"type": "string", "description": "A text."}, {"type": ["integer", "null"]}]}
+
+
+@pytest.mark.parametrize(
+    "dumped",
+    ["tojson", "tojson(indent=4)", "tojson(separators=(',', ':'))", "tojson(sort_keys=True)", "string"],
+)
+@pytest.mark.parametrize("what", ["t", "t.function", "t.function.parameters.properties"])
+def test_nested_schemas_in_every_spelling(dumped: str, what: str) -> None:
+    subject = Subject(
+        "{% for t in tools or [] %}{{ t.function.name }}:"
+        f"{{{{ {what} | {dumped} }}}};{{% endfor %}}" + CHAT
+    )
+    deeper = {"type": "object", "properties": {"deep": SENDER}}
+    for one in (
+        tool("send", sender=SENDER, to=CITY),
+        tool("pick", required=["it"], it=EITHER),
+        *((tool("d", d=deeper),) if "indent" not in dumped else ()),  # it writes down each depth
+    ):
+        assert_same(subject, user("a"), tools=(one,))
+
+
+def test_nested_schemas_of_a_property_printed_by_itself() -> None:
+    subject = Subject(
+        "{% for t in tools or [] %}{{ t.function.name }}:"
+        "{% for n, p in t.function.parameters.properties.items() %}<{{ n }}>"
+        "{% if p.properties %}{{ p.properties | tojson }}{% endif %}"
+        "{% if p.required %}{{ p.required | tojson }}{% endif %}{% endfor %}{% endfor %}" + CHAT
+    )
+    assert_same(subject, user("a"), tools=(tool("send", city=CITY, sender=SENDER, to=CITY),))
+
+
+def test_nested_schemas_written_by_hand_are_lossy() -> None:
+    subject = Subject(
+        "{% macro type(p) %}{% if p.properties %}"
+        "{ {% for n, q in p.properties.items() %}{{ n }}: {{ type(q) }};{% endfor %} }"
+        "{% else %}{{ p.type }}{% endif %}{% endmacro %}"
+        "{% for t in tools or [] %}{{ t.function.name }}{{ type(t.function.parameters) }}{% endfor %}" + CHAT
+    )
+    assert "Qz" not in subject.text
+    assert any("spelling unknown" in what for what in subject.learned.lossy)
+
+
 def test_tools_one_by_one() -> None:
     subject = Subject(TOOLS_PYTHON + CHAT)
     for count in (1, 2, 3):
@@ -188,7 +241,8 @@ def learned_calls(printed: str) -> Subject:
 def assert_calls_same(subject: Subject) -> None:
     # in the order of their keys, which is the only one that Go has
     first = call("look", "111111111", at={"k": "v"}, city='a <b> & "c" it\'s', days=5, no=["x", 1], ok=True)
-    second, third = call("run", "222222222", code="l1\nl2"), call("run", "333333333", ok=False)
+    second = call("run", "222222222", code="l1\nl2")
+    third = call("run", "333333333", large=12345678, ok=False, part=-0.5)
     tools = (tool("look", city=CITY), tool("run", code=CITY))
     chat = (
         user("a"),
