@@ -300,6 +300,11 @@ def _edges(writer: _Writer) -> Iterator[_Written]:
         messages = [Message("system", text), Message("user", "Hello")]
         yield "system", "edge-spaces", {"system"}, messages, (), None
     yield "chat", "edge-spaces", set(), [Message("user", "")], (), None
+    history = [Message("user", "Hello"), Message("assistant", ""), Message("user", "Go on.")]
+    yield "chat", "edge-spaces", set(), history, (), None
+    for text in ("", " "):
+        messages = [Message("system", text), Message("user", "Hello")]
+        yield "system", "edge-spaces", {"system"}, messages, (), None
     yield (
         "prefill",
         "edge-spaces",

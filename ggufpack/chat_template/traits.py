@@ -60,6 +60,7 @@ class Traits:
         system_middle: a system message after an answer.
         system_several: two of them. ``gathered``: both stand in front of the first user message;
             ``last-only``: the second does, in place of the first.
+        empty_system: whether a leading system message without text is printed as one, and not as none.
         default_system: what stands where the system text would, when there is none.
         tools, calls, results, ids: whether tools' names, calls' names, results' texts and calls' ids
             show in the prompt.
@@ -81,6 +82,7 @@ class Traits:
     system: SystemFirst = "kept"
     system_middle: SystemLater = "kept"
     system_several: SystemLater = "kept"
+    empty_system: bool = False
     default_system: str = ""
     tools: bool = False
     calls: bool = False
@@ -222,6 +224,7 @@ class _Probe:
             system=self._system(),
             system_middle=middle,
             system_several=several,
+            empty_system=self._empty_system(),
             default_system=self._default_system(),
             tools=self._shows(self.with_tools, _TOOL_NAME) or self._shows(self.with_tools, "Qzdescription"),
             calls=self._history() is not None,
@@ -272,6 +275,11 @@ class _Probe:
                 return "last-only"
             return "gathered" if rendered.index(_SYSTEM2) < rendered.index(_USER) else "kept"
         return "first-only" if not alone and _SYSTEM in rendered else "dropped"
+
+    def _empty_system(self) -> bool:
+        empty, none = self.chat([Message("system"), _USER_TURN]), self.chat([_USER_TURN])
+        given = self.chat([_SYSTEM_TURN, _USER_TURN])
+        return given is not None and empty == given.replace(_SYSTEM, "") and empty != none
 
     def _default_system(self) -> str:
         given, none = self.chat([_SYSTEM_TURN, _USER_TURN]), self.chat([_USER_TURN])

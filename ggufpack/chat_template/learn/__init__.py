@@ -78,6 +78,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             {slot: tree for slot, (tree, _) in grown.items()},
             first_call_only=folding.several_calls == {False},
             required_loops=frozenset(folding.required_loops),
+            empty_system=traits.empty_system,
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )
     )

@@ -54,6 +54,7 @@ class Learnt:
         trees: by slot.
         required_loops: loops over properties that meet the required ones only.
         first_call_only: whether only the first of several calls is printed.
+        empty_system: whether a leading system message without text is printed as one.
         thinking_tags: around reasoning, for Ollama to find; ``None`` for none.
         declares_tools: whether to mention tools and calls for Ollama's sake though none are printed.
     """
@@ -61,6 +62,7 @@ class Learnt:
     trees: Mapping[str, Tree]
     first_call_only: bool = False
     required_loops: frozenset[str] = frozenset()
+    empty_system: bool = False
     thinking_tags: tuple[str, str] | None = None
 
 
@@ -168,6 +170,8 @@ class Builder:
                 nodes += self._loop(item.name)
             else:
                 asked = condition(item.feature, slot)
+                if item.feature == "system" and self.learnt.empty_system:
+                    asked = variable("issystem")
                 yes, no = self._sequence(item.yes, slot), self._sequence(item.no, slot)
                 nodes.append(If(asked, yes, no) if yes else If(negated(asked), no))
         return tuple(nodes)
@@ -395,6 +399,9 @@ def _before_messages(nodes: object) -> Nodes:
     if "$system" in used:
         keep = If(_IS_SYSTEM, (Assign("$system", field("Content"), declare=False),))
         found += [Assign("$system", Literal("")), With(first, (keep,))]
+    if "$issystem" in used:
+        keep = If(_IS_SYSTEM, (Assign("$issystem", Literal(True), declare=False),))
+        found += [Assign("$issystem", Literal(False)), With(first, (keep,))]
     if "$lastsystem" in used:
         keep = If(_IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
         found += [Assign("$lastsystem", Literal("")), Range(_MESSAGES, (keep,))]
