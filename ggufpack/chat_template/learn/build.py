@@ -171,7 +171,7 @@ class Builder:
             else:
                 asked = condition(item.feature, slot)
                 if item.feature == "system" and self.learnt.empty_system:
-                    asked = variable("issystem")
+                    asked = variable("start")
                 yes, no = self._sequence(item.yes, slot), self._sequence(item.no, slot)
                 nodes.append(If(asked, yes, no) if yes else If(negated(asked), no))
         return tuple(nodes)
@@ -184,6 +184,8 @@ class Builder:
             counted: Expression = variable(_COUNTS[kind])
             return (Print(call("len", counted if spelling == "0" else call("print", counted, text("x")))),)
         expression = _expression(kind, slot)
+        if kind == "none":
+            return (Text("None"),)
         if kind == "flag":
             return python_boolean(expression)
         if spelling == "raw":
@@ -267,6 +269,7 @@ _TEXTS: dict[str, Path] = {
 _OBJECTS: dict[str, Path] = {
     "value": variable("v"),
     "flag": variable("v"),
+    "none": variable("v"),
     "arguments": field("Function", "Arguments"),
     "tools": _TOOLS,
     "functions": _TOOLS,
@@ -396,18 +399,18 @@ def _before_messages(nodes: object) -> Nodes:
     used = _tracked(nodes)
     found: list[Node] = []
     first = call("index", _MESSAGES, Literal(0))
+    keep: Nodes = ()
     if "$system" in used:
-        keep = If(_IS_SYSTEM, (Assign("$system", field("Content"), declare=False),))
-        found += [Assign("$system", Literal("")), With(first, (keep,))]
-    if "$issystem" in used:
-        keep = If(_IS_SYSTEM, (Assign("$issystem", Literal(True), declare=False),))
-        found += [Assign("$issystem", Literal(False)), With(first, (keep,))]
-    if "$lastsystem" in used:
-        keep = If(_IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
-        found += [Assign("$lastsystem", Literal("")), Range(_MESSAGES, (keep,))]
+        found.append(Assign("$system", Literal("")))
+        keep += (Assign("$system", field("Content"), declare=False),)
     if "$start" in used:
-        keep = If(_IS_SYSTEM, (Assign("$start", Literal(1), declare=False),))
-        found += [Assign("$start", Literal(0)), With(first, (keep,))]
+        found.append(Assign("$start", Literal(0)))
+        keep += (Assign("$start", Literal(1), declare=False),)
+    if keep:
+        found.append(With(first, (If(_IS_SYSTEM, keep),)))
+    if "$lastsystem" in used:
+        last = If(_IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
+        found += [Assign("$lastsystem", Literal("")), Range(_MESSAGES, (last,))]
     if "$user" in used:
         found += _find("$user", -1, variable("i"), _IS_USER)
     if "$user1" in used:
