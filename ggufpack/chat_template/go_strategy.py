@@ -141,7 +141,7 @@ def learn_template(
         engine: learns and renders.
         cases: what to prove it on; the held-out conversations.
     """
-    cases = heldout_cases() if cases is None else cases
+    cases = asked_cases(traits, heldout_cases() if cases is None else cases)
     own = [*_refused_by_jinja(traits), *_unnamed_tools(template, traits)]
     wanted = _possible(traits)
     given_up: list[Refusal] = []
@@ -170,6 +170,16 @@ def learn_template(
             if _shown(shape, traits)
         ]
         wanted -= {blamed, "calls"} if blamed == "tools" else {blamed}
+
+
+def asked_cases(traits: Traits, cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Those about what the chat template has: without tools of its own, tools are no case.
+
+    A template may print results without calls, so conversations with calls are asked of every one that
+    has tools.
+    """
+    able = _possible(traits)
+    return tuple(replace(case, needs=case.needs & able) for case in cases if case.needs - {"calls"} <= able)
 
 
 def _possible(traits: Traits) -> frozenset[str]:

@@ -225,7 +225,6 @@ def _system(writer: _Writer) -> Iterator[_Written]:
         yield "system", "system:middle", {"system"}, middle, (), None
         yield "system", "system:several", {"system"}, [system(), *middle], (), None
     yield "system", "system:middle", {"system"}, [*writer.plain(1), system()], (), None
-    yield "system", "", {"system"}, [system()], (), None
 
 
 def _prefill(writer: _Writer) -> Iterator[_Written]:

@@ -11,6 +11,7 @@ from ggufpack.chat_template.go.evaluate import render
 from ggufpack.chat_template.go.inspect import go_is_used
 from ggufpack.chat_template.go.nodes import Template
 from ggufpack.chat_template.go.parse import parse
+from ggufpack.chat_template.hints import with_hints
 from ggufpack.chat_template.learn import NothingLearnedError, learn
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
@@ -29,7 +30,7 @@ class LearnedEngine:
             found = learn(template, traits, capabilities)
         except NothingLearnedError as error:
             raise ValueError(str(error)) from error
-        return emit(found.template)
+        return emit(with_hints(found.template, template.text, traits, capabilities))
 
     def render(self, text: str, conversation: Conversation, today: date) -> str:
         """What Ollama renders.

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ggufpack.chat_template.go_strategy import Engine, GoTemplate, Refusal, covers, learn_template
+from ggufpack.chat_template.go_strategy import (
+    Engine,
+    GoTemplate,
+    Refusal,
+    asked_cases,
+    covers,
+    learn_template,
+)
 from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
 from ggufpack.chat_template.learned import LearnedEngine
 from ggufpack.chat_template.native import native_capabilities, native_refused
@@ -44,13 +51,28 @@ class Readings:
     go: GoTemplate
     go_is_used: bool
     native: NativeReading
+    cases: tuple[Case, ...] = field(repr=False, default=())
 
     @property
     def prefers_go(self) -> bool:
-        """Whether the Go TEMPLATE is the better one on a server that runs either."""
+        """Whether the Go TEMPLATE is the better one on a server that runs either.
+
+        Contents with white space at their ends count only where the rest is equally good.
+        """
         if self.go.text is None or not self.go_is_used:
             return False
-        return self.go.complete or _lost(self.go.parity) < _lost(self.native.parity)
+        return self._lost(self.go) <= self._lost(self.native)
+
+    def _lost(self, reading: GoTemplate | NativeReading) -> tuple[int, int]:
+        able = {*reading.capabilities, "calls"}
+        shapes = [one.shape for one in reading.refused]
+        lost = [
+            case.shape
+            for case in self.cases
+            if case.needs - able or "date" in shapes or any(covers(shape, case) for shape in shapes)
+        ]
+        edges = lost.count("edge-spaces")
+        return len(lost) - edges, edges
 
     def to_json(self) -> dict[str, Any]:
         """For the record: everything but the text."""
@@ -71,15 +93,15 @@ def read_template(template: ChatTemplate, engine: Engine | None = None) -> Readi
     traits = probe_traits(template)
     go = learn_template(template, traits, engine)
     is_used = go.text is not None and engine.is_used(go.text, template.text)
-    return Readings(traits, go, is_used, _native(template, traits))
+    reference = make_reference(template, traits, asked_cases(traits, heldout_cases()), thinks=False)
+    return Readings(traits, go, is_used, _native(template, traits, reference), reference.cases)
 
 
-def _native(template: ChatTemplate, traits: Traits) -> NativeReading:
+def _native(template: ChatTemplate, traits: Traits, reference: Reference) -> NativeReading:
     if traits.chat == "never":
         return NativeReading((), (), dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0)))
     refused = native_refused(template, traits)
     shapes = {one.shape for one in refused}
-    reference = make_reference(template, traits, heldout_cases(), thinks=False)
     capabilities = native_capabilities(traits)
     rows = table(
         reference,
@@ -96,10 +118,6 @@ def _passed_on(reference: Reference) -> list[Judged]:
     return [
         judged(case, prompts[0]) for case, prompts in zip(reference.cases, reference.prompts, strict=True)
     ]
-
-
-def _lost(parity: Mapping[str, Parity]) -> int:
-    return sum(row.refused for row in parity.values())
 
 
 def _reading_json(reading: GoTemplate | NativeReading) -> dict[str, Any]:
