@@ -228,7 +228,7 @@ class _Probe:
             default_system=self._default_system(),
             tools=self._shows(self.with_tools, _TOOL_NAME) or self._shows(self.with_tools, "Qzdescription"),
             calls=self._history() is not None,
-            results=self._shows(self._history(), _RESULT),
+            results=self._history(shows=_RESULT) is not None,
             ids=self._shows(self._history(), _CALL_ID),
             parallel=self._parallel(),
             thinking=self._thinking({name: name not in inverted for name in switches}),
@@ -297,8 +297,9 @@ class _Probe:
         calls: tuple[ToolCall, ...] = (_CALL,),
         thinking: str = "",
         variables: dict[str, Any] | None = None,
+        shows: str = _CALL_VALUE,
     ) -> str | None:
-        """A call and its result, in the first conversation that the template takes."""
+        """A call and its result, in the first conversation of which the template shows this text."""
         results = [_RESULT_TURN, _RESULT2_TURN][: len(calls)]
         caller = Message("assistant", thinking=thinking, calls=calls)
         chats: list[list[Message]] = [
@@ -308,7 +309,7 @@ class _Probe:
         renders = (
             self.render(chat, tools=tools, variables=variables) for chat in chats for tools in (_TOOLS, ())
         )
-        return next((text for text in renders if self._shows(text, _CALL_VALUE)), None)
+        return next((text for text in renders if self._shows(text, shows)), None)
 
     def _parallel(self) -> Parallel:
         both = self._history((_CALL, _CALL2))

@@ -25,6 +25,7 @@ LEFT, RIGHT = "\n\n\n \t", "\t \n\n\n"
 _SUFFIX = "'\"é"
 
 NUMBER_BASE = 7000
+_ARGUMENT_COUNTS = (2, 1, 1, 3, 0, 2, 1)
 _SEED = 0
 _CONVERSATIONS = 150
 _LONGEST = 8
@@ -38,6 +39,9 @@ _TOOL_SETS: tuple[tuple[int, ...], ...] = (
     (1,),
     (4, 5),
     (5, 2, 4),
+    (6,),
+    (6, 0),
+    (1, 6, 2),
 )
 
 
@@ -56,7 +60,8 @@ _TYPES = ("string", "integer", "number", "boolean", "array")
 _INNER = (
     (_Property("string", True),),
     (_Property("boolean", False), _Property("string", True)),
-    (_Property("integer", False), _Property("number", False, False), _Property("string", False, True, True)),
+    (_Property("integer", True), _Property("number", False, False), _Property("string", False, True, True)),
+    (_Property("number", False),),
 )
 # each alone, and so both the first and the last of its tool
 _SINGLE = [
@@ -69,7 +74,7 @@ _SINGLE = [
 _SINGLE += [
     _Property("object", required, described, inner=inner)
     for described in (True, False)
-    for required, inner in zip((True, False, True), _INNER, strict=True)
+    for required, inner in zip((True, False, True, False), _INNER, strict=True)
 ]
 
 
@@ -88,6 +93,7 @@ def _property_sets() -> list[tuple[_Property, ...]]:
         (optional, string, number),
         (optional, _Property("boolean", True), _Property("number", False)),
         (_Property("number", True), number, _Property("boolean", False)),
+        (),
     ]
     pairs = [tuple(source.sample(_SINGLE, 3)) for _ in range(2 * len(_SINGLE))]
     # some templates refuse properties without a description: those stand together
@@ -131,7 +137,7 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
             continue
         seen.add((shape, chosen, think))
         tools = tuple(tool(number) for number in chosen)
-        yield Sample(shape, Conversation("/".join(shape), tuple(_messages(shape)), tools, think))
+        yield Sample(shape, Conversation("/".join(shape), tuple(_messages(shape, len(seen))), tools, think))
 
 
 def tool(number: int) -> Json:
@@ -167,11 +173,11 @@ def _object_schema(properties: Sequence[_Property], place: tuple[int, ...]) -> d
     return {**found, "required": required} if required else found
 
 
-def _call(i: int, j: int) -> ToolCall:
+def _call(i: int, j: int, variant: int) -> ToolCall:
     arguments: dict[str, Any] = {}
-    for k in range(1 + (i + j) % 2 + (i % 3 == 0)):
+    for k in range(_ARGUMENT_COUNTS[(i + 2 * j + variant) % len(_ARGUMENT_COUNTS)]):
         text = sentinel("av", i, j, k)
-        number = NUMBER_BASE + i * 50 + j * 10 + k
+        number = NUMBER_BASE + i * 20 + j * 5 + k
         values = (
             text + _SUFFIX,
             number,
@@ -179,12 +185,14 @@ def _call(i: int, j: int) -> ToolCall:
             text + _SUFFIX,
             True,
             [text, 1, False],
+            None,
         )
-        arguments[sentinel("ak", i, j, k)] = values[(i + 2 * j + k) % len(values)]
+        arguments[sentinel("ak", i, j, k)] = values[(i + 3 * j + k + variant // len(values)) % len(values)]
     return ToolCall(f"Qz{i:03d}{j:03d}W", sentinel("cn", i, j), arguments)
 
 
-def _messages(shape: Shape) -> list[Message]:
+def _messages(shape: Shape, variant: int = 0) -> list[Message]:
+    """``variant`` changes how many arguments calls have, and of which types."""
     messages: list[Message] = []
     for i, turn in enumerate(shape):
         content = LEFT + sentinel("c", i) + RIGHT
@@ -193,7 +201,7 @@ def _messages(shape: Shape) -> list[Message]:
         elif turn == "T":
             messages.append(_result(messages, i, content))
         else:
-            calls = tuple(_call(i, j) for j in range(turn.count("c")))
+            calls = tuple(_call(i, j, variant) for j in range(turn.count("c")))
             thinking = LEFT + sentinel("r", i) + RIGHT if "t" in turn else ""
             messages.append(Message("assistant", content if "a" in turn else "", thinking, calls))
     return messages
@@ -207,6 +215,11 @@ def _result(messages: Sequence[Message], i: int, content: str) -> Message:
         return Message("tool", content, tool_name=sentinel("xn", i), tool_call_id=f"Qz{i:06d}W")
     call = caller.calls[answered]
     return Message("tool", content, tool_name=call.name, tool_call_id=call.id)
+
+
+def _only_results(traits: Traits, capabilities: frozenset[str]) -> bool:
+    """Whether results are printed and their calls are not."""
+    return traits.results and not traits.calls and "tools" in capabilities
 
 
 def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str]) -> Iterator[Shape]:
@@ -223,15 +236,17 @@ def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str])
                 yield (*head, *turns, "a")
     if thinking:
         yield from _thinking_shapes(heads)
-    if calls:
+    if calls or _only_results(traits, capabilities):
         yield from _call_shapes(heads, thinking, traits.parallel != "raises")
     if later:
         yield from _system_shapes(several)
-    if traits.assistant_first and not calls:
-        yield from ((*head, "a", "u") for head in heads)
+    if traits.assistant_first:
+        yield from ((*head, *turns.split()) for head in heads for turns in ("a u", "a u a u"))
+    if system:
+        yield ("s",)
     for _ in range(_CONVERSATIONS):
         shape = _random_shape(source, traits, capabilities, heads)
-        if shape and shape != ("s",):
+        if shape:
             yield shape
 
 
@@ -267,7 +282,8 @@ def _system_shapes(several: bool) -> Iterator[Shape]:
 def _random_shape(
     source: random.Random, traits: Traits, capabilities: frozenset[str], heads: Sequence[Shape]
 ) -> Shape:
-    thinking, calls = "thinking" in capabilities, "calls" in capabilities
+    thinking = "thinking" in capabilities
+    calls = "calls" in capabilities or _only_results(traits, capabilities)
     callers = ["c", "ac"] + ["cc", "acc", "ccc"] * (traits.parallel != "raises")
     turns = list(heads[-1]) if source.random() < 0.4 else []
     length = source.randint(1, _LONGEST)

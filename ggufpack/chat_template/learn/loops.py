@@ -10,20 +10,24 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
+from typing import Any
 
 from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.learn.pieces import (
     Atom,
+    Label,
     Loop,
     Mark,
     Path,
     Pieces,
+    Value,
     common_prefix,
     common_suffix,
     joined,
     label,
 )
 from ggufpack.chat_template.learn.slots import Sequence
+from ggufpack.chat_template.learn.spans import empty
 from ggufpack.chat_template.learn.tables import Features, Row, features
 
 KINDS = ("option", "property", "argument", "definition", "call", "instruction")  # innermost first
@@ -73,7 +77,8 @@ class Folding:
         for sequence in self.sequences:
             found = features(sequence.conversation, sequence.index)
             self.rows[sequence.slot].append(Row(found, label(sequence.pieces)))
-        return {slot: self._without_leaks(slot, rows) for slot, rows in self.rows.items()}
+        clean = {slot: self._without_leaks(slot, rows) for slot, rows in self.rows.items()}
+        return {slot: _with_empty_values(rows) for slot, rows in clean.items()}
 
     def _without_leaks(self, slot: str, rows: list[Row]) -> list[Row]:
         """Rows without a sentinel in a text: a value in an unknown spelling, no text of its own."""
@@ -248,7 +253,7 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
     if kind == "argument":
         call = conversation.messages[i].calls[path[0][1]]
         value = list(call.arguments.values())[index]
-        types = {"is_string": str, "is_map": dict, "is_list": list, "is_bool": bool}
+        types = {"is_string": str, "is_map": dict, "is_list": list, "is_bool": bool, "is_none": type(None)}
         found = {name: isinstance(value, known) for name, known in types.items()}
         return {**found, "is_number": not any(found.values())}
     if kind == "property":
@@ -259,9 +264,35 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
             "required": name in parameters.get("required", ()),
             "described": "description" in schema,
             "options": "enum" in schema,
+            "inner": bool(schema.get("properties")),
+            "inner_required": bool(schema.get("required")),
             **kinds,
         }
+    if kind == "call":
+        return {"arguments": bool(conversation.messages[i].calls[index].arguments)}
+    if kind == "definition":
+        parameters = conversation.tools[index]["function"]["parameters"]
+        return {
+            "properties": bool(parameters["properties"]),
+            "required_names": bool(parameters.get("required")),
+        }
     return {}
+
+
+def _with_empty_values(rows: list[Row]) -> list[Row]:
+    """Rows in which an empty object is that value, and no text, where others have it filled."""
+    known: dict[Label, Label] = {}
+    for row in rows:
+        for place, mark in enumerate(row.label):
+            if isinstance(mark, Value) and (text := empty(mark)):
+                known[_spelled_out(row.label, place, text)] = row.label
+    return [replace(row, label=known.get(row.label, row.label)) for row in rows]
+
+
+def _spelled_out(found: Label, place: int, text: str) -> Label:
+    pieces: Any = [*found[:place], text, *found[place + 1 :]]
+    spelled: Any = joined(pieces)
+    return tuple(spelled)
 
 
 def _runs(pieces: Pieces, kind: str) -> list[list[int]]:

@@ -7,13 +7,13 @@ behind that message alone, too.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
 from ggufpack.chat_template.learn.conversations import Sample, tool
-from ggufpack.chat_template.learn.pieces import Pieces, common_prefix
-from ggufpack.chat_template.learn.spans import LearningError, Span, Spellings, find_spans
+from ggufpack.chat_template.learn.pieces import Pieces, Value, common_prefix
+from ggufpack.chat_template.learn.spans import CallStyle, LearningError, Span, Spellings, find_spans
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
 from ggufpack.errors import ChatTemplateError
@@ -51,7 +51,7 @@ class Slots:
         self.gathered = "gathered" in (traits.system_middle, traits.system_several)
         self.last_only = self.gathered and traits.system_several == "last-only"
         self.errors: Counter[str] = Counter()
-        self._ids_in_calls = _ids_in_calls(template, traits)
+        self._calls = how_calls_print(template, traits)
         self.texts: list[str] = []
         self._behind: dict[tuple[str, bool], str] = {}
         self._alone: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -80,7 +80,7 @@ class Slots:
         spellings = Spellings(conversation, self.gathered, self.last_only)
         text = self.traits.prompt(self.template, conversation)
         self.texts.append(text)
-        spans = find_spans(spellings, text, conversation, self._ids_in_calls)
+        spans = find_spans(spellings, text, conversation, self._calls)
         owned = [span for span in spans if span.atom.owner is not None]
         last_ends = [_last_end(owned, i) for i in range(len(messages))]
         limits = [
@@ -97,37 +97,59 @@ class Slots:
                 continue
             if not any(span.atom.owner == i for span in owned):
                 if message.role != "system":
-                    raise LearningError(f"the text of a message of {message.role} is absent")
+                    previous = self._end_of_silent(conversation, text, i)
                 ends[i] = previous or last_ends[i]
                 continue
             behind = self._printed_behind(sample, i, spellings)
             ends[i] = previous = last_ends[i] + len(common_prefix([behind, text[last_ends[i] : limits[i]]]))
         return _Cut(conversation, text, spans, ends, limits)
 
+    def _end_of_silent(self, conversation: Conversation, text: str, i: int) -> int:
+        """Where a message ends of which no value is printed: where the conversation up to it does."""
+        message = conversation.messages[i]
+        if message.content or message.thinking:
+            raise LearningError(f"the text of a message of {message.role} is absent")
+        shorter = replace(conversation, messages=conversation.messages[: i + 1])
+        before = self._without_prompt(shorter)
+        if not text.startswith(before):
+            raise LearningError(
+                f"a silent message of {message.role} is printed otherwise when it is the last"
+            )
+        return len(before)
+
     def _printed_behind(self, sample: Sample, i: int, spellings: Spellings) -> str:
         """What is printed behind message ``i`` when it is the last, without a generation prompt."""
         conversation = sample.conversation
         key = (conversation.messages[i].role, bool(conversation.messages[i].calls))
         alone = Conversation("alone", conversation.messages[: i + 1], conversation.tools, conversation.think)
-        known = (sample.shape[: i + 1], len(conversation.tools), str(conversation.tools)[:200], alone.think)
+        last = [
+            type(value) for call in conversation.messages[i].calls[-1:] for value in call.arguments.values()
+        ]
+        tools = str(conversation.tools)[:200]
+        known = (sample.shape[: i + 1], tuple(last), len(conversation.tools), tools, alone.think)
         if known not in self._alone:
             try:
-                text = self.template.render(
-                    self.traits.messages(alone),
-                    add_generation_prompt=False,
-                    tools=alone.tools or None,
-                    **self.traits.variables(alone.think),
-                ).removeprefix(self.traits.bos)
+                text = self._without_prompt(alone)
             except ChatTemplateError:
                 self._alone[known] = ()
             else:
-                spans = find_spans(spellings, text, alone, self._ids_in_calls)
+                spans = find_spans(spellings, text, alone, self._calls)
                 self._alone[known] = (text[_last_end(spans, i) :],)
         rendered = self._alone[known]
         if not rendered:
             return self._behind.get(key, "")
         self._behind.setdefault(key, rendered[0])
         return rendered[0]
+
+    def _without_prompt(self, conversation: Conversation) -> str:
+        """The conversation without a generation prompt."""
+        rendered = self.template.render(
+            self.traits.messages(conversation),
+            add_generation_prompt=False,
+            tools=conversation.tools or None,
+            **self.traits.variables(conversation.think),
+        )
+        return rendered.removeprefix(self.traits.bos)
 
     def _sequences(self, cut: _Cut, openings: dict[str, set[str]]) -> list[Sequence]:
         conversation, text = cut.conversation, cut.text
@@ -147,7 +169,7 @@ class Slots:
         owned = [span.start for span in cut.spans if span.atom.owner is not None]
         before = cut.text[: min(owned, default=len(cut.text))]
         if not cut.ends:
-            return len(before)
+            return len(common_prefix([before, self._without_prompt(cut.conversation)]))
         known = openings.get(cut.conversation.messages[next(iter(cut.ends))].role, set())
         fitting = [opening for opening in known if before.endswith(opening)]
         if fitting:
@@ -169,21 +191,32 @@ class Slots:
         return pieces
 
 
-def _ids_in_calls(template: ChatTemplate, traits: Traits) -> bool:
-    """Whether a call shows its id, and not only its result."""
-    if not traits.ids:
-        return False
-    call = ToolCall("Qz000000W", "QznameW", {"k": "QzvalueW"})
-    result = Message("tool", "QzresultW", tool_name="QznameW", tool_call_id="Qz000001W")
-    messages = (Message("user", "QzuserW"), Message("assistant", calls=(call,)), result)
-    conversation = Conversation("ids", messages, (tool(0),))
-    try:
-        text = template.render(
-            traits.messages(conversation), add_generation_prompt=False, tools=conversation.tools
-        )
-    except ChatTemplateError:
-        return True
-    return call.id in text
+def how_calls_print(template: ChatTemplate, traits: Traits) -> CallStyle:
+    """Probed with a call that has another id than its result, with one that has none, and with two."""
+    first, second = (ToolCall(f"Qz{k:06d}W", f"Qzname{k}W", {"k": "QzvalueW"}) for k in range(2))
+    result = Message("tool", "QzresultW", tool_name="QzotherW", tool_call_id="Qz000009W")
+    texts: list[str] = []
+    kinds: set[str] = set()
+    for calls, results in (((first,), ()), ((first,), (result,)), ((first, second), ())):
+        caller = Message("assistant", calls=calls)
+        conversation = Conversation("calls", (Message("user", "QzuserW"), caller, *results), (tool(0),))
+        try:
+            text = template.render(
+                traits.messages(conversation), add_generation_prompt=False, tools=conversation.tools
+            )
+        except ChatTemplateError:
+            text = ""
+        spans = Spellings(conversation, gathered=False).find(text)
+        kinds |= {span.atom.mark.kind for span in spans if isinstance(span.atom.mark, Value)}
+        texts.append(text)
+    alone, answered, both = texts
+    single = max(1, alone.count(first.name))
+    shown = answered or alone
+    return CallStyle(
+        first.id in shown if shown else traits.ids,
+        (single, both.count(first.name) or single, both.count(second.name) or single),
+        "arguments" in kinds,
+    )
 
 
 def _last_end(spans: list[Span], i: int) -> int:

@@ -30,7 +30,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "sorted": {"sort_keys": True},
     "compact-sorted": {"separators": (",", ":"), "sort_keys": True},
 }
-_TRUE = re.compile(r"(?<![\w])[Tt]rue(?![\w])")
+_WORDS = {True: re.compile(r"\b[Tt]rue\b"), None: re.compile(r"\b([Nn]one|null)\b")}
+_EMPTY = re.compile(r"(\")?\{\}(?(1)\")")
 _NEAR = 120
 _TOKEN = re.compile(r"Qz[^\sW]*?W|(?<!\d)7\d{3}(?!\d)")
 _EDGES = {"": (LEFT, RIGHT), "newlines": (LEFT.lstrip("\n"), RIGHT.rstrip("\n")), "all": ("", "")}
@@ -234,6 +235,19 @@ def _escaped(text: str) -> str:
     return html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
 
 
+def empty(value: Value) -> str:
+    """What an object of this kind is printed as when it holds nothing; no sentinel shows that."""
+    whole: Any = {"arguments": {}, "properties": {}, "required": []}.get(value.kind)
+    if value.kind == "parameters":
+        whole = {"type": "object", "properties": {}}
+    if whole is None:
+        return ""
+    if value.spelling == "string":
+        return json.dumps(json.dumps(whole))
+    spelled = _spelled(json.dumps(whole))
+    return next((text for text, styles in spelled if value.spelling in styles.split("|")), "")
+
+
 def settle(sequences: Iterable[list[Piece]]) -> None:
     """Give each object one style: of those that its text allows, what most of its kind have."""
     sequences = list(sequences)
@@ -252,25 +266,51 @@ def settle(sequences: Iterable[list[Piece]]) -> None:
                 pieces[at] = replace(piece, mark=replace(piece.mark, spelling=style))
 
 
-def find_spans(spellings: Spellings, text: str, conversation: Conversation, ids_in_calls: bool) -> list[Span]:
+@dataclass(frozen=True)
+class CallStyle:
+    """What a template prints of a call.
+
+    Attributes:
+        ids: its id.
+        names: how often its name: of the only call in a message, of the first of several, of others.
+        whole: its arguments as one object.
+    """
+
+    ids: bool
+    names: tuple[int, int, int]
+    whole: bool
+
+    def own(self, kind: str, place: int, calls: int) -> int:
+        """How often an id or a name stands for the call itself, and not for its result."""
+        if kind == "call_id":
+            return int(self.ids)
+        return self.names[0 if calls == 1 else 1 if place == 0 else 2]
+
+
+def find_spans(spellings: Spellings, text: str, conversation: Conversation, style: CallStyle) -> list[Span]:
     """The spans of a render, with what a result repeats of its call given to the result.
 
     Raises:
         LearningError: messages are not printed in order.
     """
-    spans = _with_booleans(spellings.find(text), text, conversation)
+    spans = _with_words(spellings.find(text), text, conversation)
+    if style.whole:
+        spans = _with_empty_arguments(spans, text, conversation)
     current = -1
-    seen: set[Atom] = set()
+    seen: Counter[tuple[object, ...]] = Counter()
     found: list[Span] = []
     for index, span in enumerate(spans):
         atom = span.atom
         if _kind(atom) in ("call_id", "call_name") and atom.owner is not None:
-            again = atom in seen or current > atom.owner or (_kind(atom) == "call_id" and not ids_in_calls)
+            calls = len(conversation.messages[atom.owner].calls)
+            own = style.own(_kind(atom), atom.path[0][1], calls)
+            place = (atom.owner, atom.path, _kind(atom))
+            again = seen[place] >= own or current > atom.owner
             repeated = _repeated_by_result(atom, spans[index + 1 :], found, conversation, current)
             if again and repeated is not None:
                 atom = repeated
             else:
-                seen.add(atom)
+                seen[place] += 1
         if atom.owner is not None:
             if atom.owner < current:
                 raise LearningError("messages are not printed in order")
@@ -279,8 +319,8 @@ def find_spans(spellings: Spellings, text: str, conversation: Conversation, ids_
     return found
 
 
-def _with_booleans(spans: list[Span], text: str, conversation: Conversation) -> list[Span]:
-    """With the spans of arguments that are true, which stand behind their keys."""
+def _with_words(spans: list[Span], text: str, conversation: Conversation) -> list[Span]:
+    """With the spans of arguments that are true or null, which stand behind their keys."""
     found: list[Span] = []
     for place, span in enumerate(spans):
         found.append(span)
@@ -288,14 +328,40 @@ def _with_booleans(spans: list[Span], text: str, conversation: Conversation) -> 
         if _kind(atom) != "key" or atom.owner is None:
             continue
         (_, j), (_, k) = atom.path
-        if list(conversation.messages[atom.owner].calls[j].arguments.values())[k] is not True:
+        value = list(conversation.messages[atom.owner].calls[j].arguments.values())[k]
+        if value is not True and value is not None:
             continue
         limit = spans[place + 1].start if place + 1 < len(spans) else len(text)
-        if word := _TRUE.search(text, span.end, min(limit, span.end + _NEAR)):
-            python = word[0] == "True"
-            mark = Value("flag", "python") if python else Value("value", "|".join(STYLES))
+        words = list(_WORDS[value].finditer(text, span.end, min(limit, span.end + _NEAR)))
+        if words:
+            word = words[-1]  # the first may name the type
+            mark = Value("value", "|".join(STYLES))
+            if word[0] in ("True", "None"):
+                mark = Value("flag" if value else "none", "python")
             found.append(Span(word.start(), word.end(), replace(atom, mark=mark)))
     return found
+
+
+def _with_empty_arguments(spans: list[Span], text: str, conversation: Conversation) -> list[Span]:
+    """With the empty objects of calls without arguments: behind the call's name or id, or before."""
+    found = list(spans)
+    calls = {
+        (i, (("call", j),)): call
+        for i, message in enumerate(conversation.messages)
+        for j, call in enumerate(message.calls)
+    }
+    for place, call in calls.items():
+        own = [at for at, span in enumerate(spans) if (span.atom.owner, span.atom.path) == place]
+        if call.arguments or not own:
+            continue
+        starts = [*(span.start for span in spans), len(text)]
+        gaps = [(spans[at].end, min(starts[at + 1], spans[at].end + _NEAR)) for at in own]
+        before = spans[own[0] - 1].end if own[0] else 0
+        gaps.append((max(before, starts[own[0]] - _NEAR), starts[own[0]]))
+        if word := next(filter(None, (_EMPTY.search(text, *gap) for gap in gaps)), None):
+            mark = Value("arguments", "string" if word[1] else "|".join(STYLES))
+            found.append(Span(word.start(), word.end(), Atom(*place, mark)))
+    return sorted(found, key=lambda span: span.start)
 
 
 def _kind(atom: Atom) -> str:

@@ -88,6 +88,7 @@ FEATURES: dict[str, Expression] = {
     "is_map": _go_type_is("map[string]interface {}"),
     "is_list": _go_type_is("[]interface {}"),
     "is_bool": _go_type_is("bool"),
+    "is_none": _go_type_is("<nil>"),
     "is_number": _go_type_is("float64"),
     "last": variable("last"),
     "first": call("eq", variable("i"), variable("start")),
@@ -125,6 +126,11 @@ FEATURES: dict[str, Expression] = {
     "type=boolean": _type_is("boolean"),
     "type=array": _type_is("array"),
     "type=object": _type_is("object"),
+    "inner": Path("$v", ("Properties",)),
+    "inner_required": Path("$v", ("Required",)),
+    "arguments": Path("", ("Function", "Arguments")),
+    "properties": Path("", ("Function", "Parameters", "Properties")),
+    "required_names": Path("", ("Function", "Parameters", "Required")),
     "options": Path("$v", ("Enum",)),
 }
 _ORDER = {name: place for place, name in enumerate(FEATURES)}
@@ -142,7 +148,7 @@ SLOT_FEATURES: dict[tuple[str, str], Expression] = {
     ("option", "first"): call("eq", variable("i"), text(0)),
     ("option", "last"): call("eq", call("len", call("slice", Path("$v", ("Enum",)), variable("i"))), text(1)),
     ("instruction", "first"): call("not", variable("n")),
-    ("tail", "after_user"): call("ne", variable("prev"), text("user")),
+    ("tail", "after_user"): call("ge", variable("user"), text(0)),  # there is one
 }
 
 

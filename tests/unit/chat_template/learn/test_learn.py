@@ -276,6 +276,59 @@ def test_calls_and_results(printed: str) -> None:
     assert subject.text.count("if .ToolCalls") == 1  # Ollama reads the tag from the first
 
 
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "{{ c.function.name }}{{ c.function.arguments | tojson(indent=2) }}",
+        "<{{ c.function.name }}>\n{% for k, v in c.function.arguments.items() %}<{{ k }}>{{ v }}</{{ k }}>\n"
+        "{% endfor %}</{{ c.function.name }}>",
+        "{{ c.function.name }}{% for k, v in c.function.arguments.items() %}"
+        "{{ '(' if loop.first }}{{ k }}={{ v | tojson }}{% endfor %}",
+    ],
+)
+def test_calls_without_arguments_and_arguments_that_are_null(printed: str) -> None:
+    subject = learned_calls(printed)
+    tools = (tool("now"), tool("run", code=CITY))
+    for one in (call("now"), call("run", code=None), call("run", a=None, b=2, c=None)):
+        assert_same(subject, user("a"), assistant("", one), result("r", one), tools=tools)
+        assert_same(subject, user("a"), assistant("b", one, call("now"), one), user("c"), tools=tools)
+
+
+def test_tools_without_properties() -> None:
+    subject = Subject(
+        "{% for t in tools or [] %}{{ t.function.name }}{% set p = t.function.parameters %}"
+        "{% if p.properties %}({% for n in p.properties %}{{ n }};{% endfor %}){% endif %}"
+        "{% if p.required %}{{ p.required | tojson }}{% else %}-{% endif %}{{ p | tojson }}{% endfor %}"
+        + CHAT
+    )
+    tools = (tool("now"), tool("look", required=["city"], city=CITY), tool("see", city=CITY))
+    for chosen in (tools, tools[::-1], tools[:1], tools[1:]):
+        assert_same(subject, user("a"), tools=chosen)
+
+
+def test_an_assistant_first_and_a_system_alone() -> None:
+    subject = Subject(learned_calls("{{ c.function.name }}").jinja.text)
+    for messages in ((assistant("a"), user("b")), (system("S"),), (system("S"), assistant("a"), user("b"))):
+        assert_same(subject, *messages)
+
+
+def test_a_name_that_a_call_prints_twice_and_a_result_once_more() -> None:
+    subject = Subject(
+        TOOLS_PYTHON
+        + "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "[{{ c.function.name }}]{{ c.function.arguments | tojson }}[/{{ c.function.name }}]{% endfor %}"
+        "{% if m.role == 'tool' %} of {{ m.name }}{% endif %};{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert_calls_same(subject)
+
+
+def test_results_of_calls_that_are_not_printed() -> None:
+    subject = Subject(TOOLS_PYTHON + CHAT)
+    assert (subject.traits.calls, subject.traits.results) == (False, True)
+    assert_calls_same(subject)
+
+
 def test_calls_counted_over_the_chat_and_within_a_message() -> None:
     chat = learned_calls(
         "{% set ns.n = ns.n + 1 %}#{{ ns.n }}:{{ c.function.name }}{{ c.function.arguments | tojson }}"
