@@ -175,11 +175,11 @@ def learn_template(
 def asked_cases(traits: Traits, cases: Sequence[Case]) -> tuple[Case, ...]:
     """Those about what the chat template has: without tools of its own, tools are no case.
 
-    A template may print results without calls, so conversations with calls are asked of every one that
-    has tools.
+    A template may print results without calls, and calls without the tools on offer.
     """
     able = _possible(traits)
-    return tuple(replace(case, needs=case.needs & able) for case in cases if case.needs - {"calls"} <= able)
+    never = {"tools", "thinking", "system", "prefill"} - able - ({"tools"} if traits.calls else set())
+    return tuple(replace(case, needs=case.needs & able) for case in cases if not case.needs & never)
 
 
 def _possible(traits: Traits) -> frozenset[str]:
@@ -190,9 +190,7 @@ def _possible(traits: Traits) -> frozenset[str]:
         "thinking": traits.thinking or bool(traits.switches),
         "prefill": traits.prefill,
     }
-    able = {name for name, possible in found.items() if possible}
-    # a call in a conversation comes with the tools on offer
-    return frozenset(able if "tools" in able else able - {"calls"})
+    return frozenset(name for name, possible in found.items() if possible)
 
 
 def _refused_by_jinja(traits: Traits) -> list[Refusal]:
@@ -233,6 +231,8 @@ def _blamed(wrong: Sequence[Judged], wanted: frozenset[str]) -> str | None:
     """The capability to give up; ``None`` when the wrong cases can be refused by their shapes."""
     counts = Counter(_BLAMED.get(one.case.shape) for one in wrong)
     del counts[None]
+    if counts["tools"] and "tools" in wanted:
+        return "tools"  # calls come with tools on offer: they are wrong because of these
     present = [(count, name) for name, count in counts.items() if name in wanted]
     if present:
         return str(max(present)[1])

@@ -129,6 +129,12 @@ _ARGUMENTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("convert", {"exact": False, "value": 2.5}),
     ("convert", {"exact": True, "value": -17}),
     ("get_weather", {"city": "東京", "unit": None}),
+    ("get_weather", {"city": ""}),
+    ("get_weather", {"city": "]]> & {{x}} </param>", "days": 0}),
+    ("convert", {"exact": False, "value": 1234567}),
+    ("convert", {"exact": True, "value": 0.000125}),
+    ("send_mail", {"sender": {}, "to": []}),
+    ("send_mail", {"sender": {"name": 'a "b"', "tags": [[1, 2], {"x": None}]}, "to": ["", "ü"]}),
 )
 _RESULTS = (
     "sunny, 20 °C",
@@ -197,12 +203,20 @@ def heldout_cases(seed: int = SEED) -> tuple[Case, ...]:
 _Written = tuple[str, str, set[str], Sequence[Message], tuple[Json, ...], "bool | None"]
 
 
+def _neighbours(texts: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Every text in each of three places."""
+    for i, text in enumerate(texts):
+        yield text, texts[(i + 1) % len(texts)], texts[(i + 2) % len(texts)]
+
+
 def _chat(writer: _Writer) -> Iterator[_Written]:
     lengths = (1, 3, 5, 9, 13)
     for turns in lengths:
         yield "chat", "", set(), writer.plain(turns), (), None
-    for text in TEXTS:
+    for text, answer, more in _neighbours(TEXTS):
         yield "chat", "", set(), [Message("user", text)], (), None
+        chat = [Message("user", text), Message("assistant", answer), Message("user", more)]
+        yield "chat", "", set(), chat, (), None
     for _ in range(_RANDOM_CASES):
         yield "chat", "", set(), writer.plain(writer.source.choice(lengths)), (), None
     same = [Message("user", "again"), Message("assistant", "again"), Message("user", "again")]
@@ -219,6 +233,9 @@ def _system(writer: _Writer) -> Iterator[_Written]:
     for turns in (1, 3, 7, 11):
         for _ in range(3):
             yield "system", "system", {"system"}, [system(), *writer.plain(turns)], (), None
+    for text, question, answer in _neighbours(TEXTS):
+        turns_of_texts = [Message("user", question), Message("assistant", answer), Message("user", text)]
+        yield "system", "system", {"system"}, [Message("system", text), *turns_of_texts], (), None
     for turns in (1, 3, 5):
         chat = writer.plain(turns + 2)
         middle = [*chat[:-1], system(), chat[-1]]
@@ -248,6 +265,16 @@ def _tools(writer: _Writer) -> Iterator[_Written]:
 
 def _calls(writer: _Writer) -> Iterator[_Written]:
     needs = {"tools", "calls"}
+    # each value and each result, whatever the seed
+    for name, arguments in _ARGUMENTS:
+        call = ToolCall("call00000", name, arguments)
+        caller = Message("assistant", calls=(call,))
+        result = Message("tool", "done", tool_name=name, tool_call_id=call.id)
+        yield "tools", "tools:call", needs, [*writer.plain(1), caller, result], TOOLS, None
+    for text in (*_RESULTS, *TEXTS):
+        caller = Message("assistant", calls=(ToolCall("call00000", "now", {}),))
+        result = Message("tool", text, tool_name="now", tool_call_id="call00000")
+        yield "tools", "tools:result", needs, [*writer.plain(1), caller, result], TOOLS[2:3], None
     for shape, count, content in (
         ("tools:result", 1, ""),
         ("tools:result", 1, "Let me look."),

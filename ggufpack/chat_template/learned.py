@@ -30,7 +30,7 @@ class LearnedEngine:
             found = learn(template, traits, capabilities)
         except NothingLearnedError as error:
             raise ValueError(str(error)) from error
-        return emit(with_hints(found.template, template.text, traits, capabilities))
+        return emit(with_hints(found.template, template, traits, capabilities))
 
     def render(self, text: str, conversation: Conversation, today: date) -> str:
         """What Ollama renders.

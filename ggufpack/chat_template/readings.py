@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ggufpack.chat_template.answers import CALL, calling_answer
+from ggufpack.chat_template.go.parse import parse
+from ggufpack.chat_template.go.tool_calls import reads_call
 from ggufpack.chat_template.go_strategy import (
     Engine,
     GoTemplate,
@@ -44,12 +47,20 @@ class NativeReading:
 class Readings:
     """One chat template, read both ways.
 
-    ``go_is_used``: whether Ollama ≥ 0.30 runs the Go TEMPLATE when the GGUF holds this Jinja.
+    Attributes:
+        traits: of the chat template.
+        go: the Go TEMPLATE.
+        go_is_used: whether Ollama ≥ 0.30 runs it when the GGUF holds this Jinja.
+        go_reads_calls: whether Ollama finds the model's calls in its answers when it runs the TEMPLATE;
+            ``None`` when the TEMPLATE prints no calls.
+        native: the GGUF's Jinja.
+        cases: the conversations that both were asked.
     """
 
     traits: Traits
     go: GoTemplate
     go_is_used: bool
+    go_reads_calls: bool | None
     native: NativeReading
     cases: tuple[Case, ...] = field(repr=False, default=())
 
@@ -57,11 +68,15 @@ class Readings:
     def prefers_go(self) -> bool:
         """Whether the Go TEMPLATE is the better one on a server that runs either.
 
-        Contents with white space at their ends count only where the rest is equally good.
+        Contents with white space at their ends count only where the rest is equally good. Calls that come
+        back as text are of no use: they count as lost.
         """
         if self.go.text is None or not self.go_is_used:
             return False
-        return self._lost(self.go) <= self._lost(self.native)
+        lost, edges = self._lost(self.go)
+        if self.go_reads_calls is False:
+            lost += sum("calls" in case.needs for case in self.cases)
+        return (lost, edges) <= self._lost(self.native)
 
     def _lost(self, reading: GoTemplate | NativeReading) -> tuple[int, int]:
         able = {*reading.capabilities, "calls"}
@@ -77,7 +92,11 @@ class Readings:
     def to_json(self) -> dict[str, Any]:
         """For the record: everything but the text."""
         return {
-            "go": {**_reading_json(self.go), "used": self.go_is_used},
+            "go": {
+                **_reading_json(self.go),
+                "used": self.go_is_used,
+                "reads_calls": self.go_reads_calls,
+            },
             "native": _reading_json(self.native),
         }
 
@@ -94,7 +113,16 @@ def read_template(template: ChatTemplate, engine: Engine | None = None) -> Readi
     go = learn_template(template, traits, engine)
     is_used = go.text is not None and engine.is_used(go.text, template.text)
     reference = make_reference(template, traits, asked_cases(traits, heldout_cases()), thinks=False)
-    return Readings(traits, go, is_used, _native(template, traits, reference), reference.cases)
+    native = _native(template, traits, reference)
+    return Readings(traits, go, is_used, _reads_calls(template, traits, go), native, reference.cases)
+
+
+def _reads_calls(template: ChatTemplate, traits: Traits, go: GoTemplate) -> bool | None:
+    shapes = {one.shape for one in go.refused}
+    if go.text is None or not traits.calls or "tools:call" in shapes:
+        return None
+    answer = calling_answer(template, traits)
+    return answer is not None and reads_call(parse(go.text), answer, CALL.name, CALL.arguments)
 
 
 def _native(template: ChatTemplate, traits: Traits, reference: Reference) -> NativeReading:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +12,36 @@ import httpx
 import pytest
 
 import ggufpack
-from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
-from ggufpack.chat_template.heldout import TOOLS
+from ggufpack.chat_template.capabilities import chat_template_capabilities
+from ggufpack.chat_template.conversation import Conversation, Json, Message
+from ggufpack.chat_template.go_strategy import covers
+from ggufpack.chat_template.heldout import Case, heldout_cases
 from ggufpack.chat_template.native import native_refused
-from ggufpack.chat_template.parity import canonical
+from ggufpack.chat_template.parity import canonical, make_reference
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits, probe_traits
 from ggufpack.registry import OllamaServer
 from tests.support.checkpoints import link_checkpoint
 from tests.support.ollama_server import RunningOllama
 
-NAMES = (
-    "Qwen-Qwen2.5-7B-Instruct",
-    "Qwen-Qwen3-0.6B",
-    "HuggingFaceTB-SmolLM3-3B",
-    "meta-llama-Llama-3.1-8B-Instruct",
-    "google-gemma-2-2b-it",
-    "microsoft-Phi-3.5-mini-instruct",
-    "mistralai-Mistral-Nemo-Instruct-2407",
-    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
-    "GLM-4.6",
-    "ibm-granite-granite-4.0",
-    "llama-cpp-rwkv-world",
-)
-CALL = ToolCall("call00001", "get_weather", {"city": "Bern", "days": 2})
-PLAIN = (
-    Conversation("question", (Message("user", 'What is 2 < 3 & "so"? 日本語 👍🏽'),)),
-    Conversation(
-        "turns",
-        (Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Bye {{y}}\n\n# <|im_end|>")),
-    ),
-)
-CALLS = Conversation(
-    "calls",
-    (
-        Message("user", "Weather?"),
-        Message("assistant", "", calls=(CALL,)),
-        Message("tool", "sunny", tool_name="get_weather", tool_call_id="call00001"),
-    ),
-    tools=TOOLS[:1],
-)
+# What a build chooses for each, on a server that runs either.
+STRATEGIES = {
+    "Qwen-Qwen2.5-7B-Instruct": "go",
+    "Qwen-Qwen3-0.6B": "go",
+    "MiMo-VL": "go",
+    "LFM2-8B-A1B": "native",
+    "meta-llama-Llama-3.1-8B-Instruct": "go",
+    "google-gemma-2-2b-it": "go",
+    "microsoft-Phi-3.5-mini-instruct": "go",
+    "mistralai-Mistral-Nemo-Instruct-2407": "go",
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": "native",
+    "deepseek-ai-DeepSeek-V3.1": "native",
+    "GLM-4.6": "native",  # Ollama does not read its calls when it runs a TEMPLATE
+    "ibm-granite-granite-4.0": "go",
+    "NVIDIA-Nemotron-Nano-v2": "go",
+    "Bielik-11B-v3.0-Instruct": "go",
+    "llama-cpp-rwkv-world": "go",
+}
 THOUGHT = Conversation(
     "thought",
     (
@@ -64,17 +55,18 @@ THOUGHT = Conversation(
 class Registered:
     """A template in a tiny model on the server."""
 
-    def __init__(self, server: RunningOllama, name: str, template: ChatTemplate, strategy: str) -> None:
+    def __init__(self, server: RunningOllama, name: str, template: ChatTemplate, record: Json) -> None:
         self.server = server
         self.name = name
         self.template = template
         self.traits: Traits = probe_traits(template)
-        self.strategy = strategy
+        self.strategy: str = record["result"]["template"]
+        self.reading: Json = record["chat_template"][self.strategy]
 
-    def rendered(self, conversation: Conversation, think: bool | None = None) -> str:
+    def rendered(self, conversation: Conversation, model: str = "") -> str:
         """What the server sends to the model."""
         body: dict[str, Any] = {
-            "model": self.name,
+            "model": model or self.name,
             "messages": conversation.for_ollama(),
             "stream": False,
             "_debug_render_only": True,
@@ -82,8 +74,8 @@ class Registered:
         }
         if conversation.tools:
             body["tools"] = list(conversation.tools)
-        if think is not None:
-            body["think"] = think
+        if conversation.think is not None:
+            body["think"] = conversation.think
         answer = httpx.post(f"{self.server.host}/api/chat", json=body, timeout=60, trust_env=False)
         assert answer.status_code == 200, answer.text
         text: str = answer.json()["_debug_info"]["rendered_template"]
@@ -92,13 +84,16 @@ class Registered:
     def trained(self, conversation: Conversation) -> str:
         return self.traits.prompt(self.template, conversation).removeprefix("<s>")
 
+    def is_refused(self, case: Case) -> bool:
+        return any(covers(one["shape"], case) for one in self.reading["refused"])
+
     def capabilities(self) -> set[str]:
         body = {"model": self.name}
         answer = httpx.post(f"{self.server.host}/api/show", json=body, timeout=60, trust_env=False)
         return set(answer.json()["capabilities"])
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=STRATEGIES)
 def registered(
     request: pytest.FixtureRequest,
     ollama_server: RunningOllama,
@@ -112,7 +107,7 @@ def registered(
     for path in (checkpoint / "chat_template.jinja",):
         path.unlink(missing_ok=True)
         path.write_text(text, encoding="utf-8")
-    name = f"template-{NAMES.index(request.param)}"
+    name = f"template-{list(STRATEGIES).index(request.param)}"
     done = ggufpack.build(
         checkpoint,
         name=name,
@@ -120,14 +115,14 @@ def registered(
         output=folder / "out",
         host=ollama_server.host,
         verify="none",
-        parameters={"num_ctx": 4096},
+        parameters={"num_ctx": 16384},
     )
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     yield Registered(
         ollama_server,
         f"{name}:f16",
-        ChatTemplate(text, special_tokens=tokens),
-        done.template_strategy,
+        ChatTemplate(text, special_tokens=tokens, origin=Path(request.param)),
+        json.loads(done.record.read_text(encoding="utf-8")),
     )
     client = OllamaServer(ollama_server.host)
     for model in done.registered:
@@ -135,31 +130,61 @@ def registered(
     client.close()
 
 
+def test_the_strategy_is_the_one_that_loses_less(registered: Registered) -> None:
+    assert registered.strategy == STRATEGIES[str(registered.template.origin)]
+
+
 def test_the_server_renders_what_was_trained(registered: Registered) -> None:
-    traits = registered.traits
-    lost = {one.shape for one in native_refused(registered.template, traits)}
-    if registered.strategy == "native" and "date" in lost:
-        assert registered.rendered(PLAIN[0]) != registered.trained(PLAIN[0])
+    """Every held-out conversation that the record does not refuse, on the server itself."""
+    if registered.strategy == "native":
         return
-    # said outright, because a server never leaves it unset
-    think = bool(traits.unset) if "enable_thinking" in traits.switches else None
-    if think and "thinking" not in registered.capabilities():
-        think = None
-    for conversation in PLAIN:
-        expected = registered.trained(replace(conversation, think=think))
-        assert registered.rendered(conversation, think) == expected, registered.strategy
-    if traits.calls and "tools" in registered.capabilities():
-        expected = registered.trained(replace(CALLS, think=think))
-        assert canonical(registered.rendered(CALLS, think)) == canonical(expected), registered.strategy
+    thinks = "thinking" in registered.reading["capabilities"]
+    reference = make_reference(registered.template, registered.traits, heldout_cases(), thinks=thinks)
+    able = {*registered.reading["capabilities"]}
+    compared: Counter[str] = Counter()
+    for case in reference.cases:
+        if case.needs - able - {"calls"} or registered.is_refused(case):
+            continue
+        expected = registered.trained(case.conversation)
+        actual = registered.rendered(case.conversation)
+        assert canonical(actual) == canonical(expected), case.conversation.name
+        compared[case.capability] += 1
+    parity = registered.reading["parity"]
+    proven = {name: row["exact"] + row["semantic"] for name, row in parity.items()}
+    assert {name: count for name, count in proven.items() if count} == compared
+
+
+def test_the_server_runs_the_source_that_was_chosen(registered: Registered) -> None:
+    """A TEMPLATE with a mark behind it: the mark shows in the prompt when it is run."""
+    if registered.strategy == "native":
+        return
+    name = f"{registered.name.partition(':')[0]}-marked"
+    shown = httpx.post(
+        f"{registered.server.host}/api/show", json={"model": registered.name}, timeout=60, trust_env=False
+    ).json()
+    body = {"model": name, "from": registered.name, "template": shown["template"] + "<mark>", "stream": False}
+    made = httpx.post(f"{registered.server.host}/api/create", json=body, timeout=60, trust_env=False)
+    assert made.status_code == 200, made.text
+    try:
+        question = Conversation("question", (Message("user", "Who?"),))
+        assert "<mark>" in registered.rendered(question, name)
+    finally:
+        client = OllamaServer(registered.server.host)
+        client.delete(f"{name}:latest")
+        client.close()
+
+
+def test_the_server_offers_what_is_reproduced(registered: Registered) -> None:
+    if registered.strategy == "go" and registered.traits.tools:
+        jinja = chat_template_capabilities(registered.template.text)
+        offered = {"tools", "thinking"} & {*registered.reading["capabilities"], *jinja}
+        assert {"tools", "thinking"} & registered.capabilities() == offered
 
 
 def test_native_loses_what_is_said(registered: Registered) -> None:
     """The facts behind finding GP436."""
-    if registered.strategy != "native" or "thinking" not in registered.capabilities():
-        assert registered.strategy in ("native", "go", "go")
-        return
-    actual = registered.rendered(THOUGHT)
-    assert "One and one." not in actual
-    if "enable_thinking" in registered.traits.switches:
-        on = Conversation("on", PLAIN[0].messages, think=True)
-        assert registered.rendered(PLAIN[0]) == registered.trained(on), "unset is true on a server"
+    if registered.strategy == "native":
+        lost = {one.shape for one in native_refused(registered.template, registered.traits)}
+        assert lost == {one["shape"] for one in registered.reading["refused"]}
+        if "thinking:history" in lost:
+            assert "One and one." not in registered.rendered(THOUGHT)
