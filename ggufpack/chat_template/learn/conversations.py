@@ -29,8 +29,8 @@ _ARGUMENT_COUNTS = (2, 1, 1, 3, 0, 2, 1)
 _SEED = 0
 _CONVERSATIONS = 150
 _LONGEST = 8
+_NO_TOOLS = 6
 _TOOL_SETS: tuple[tuple[int, ...], ...] = (
-    (),
     (0,),
     (0, 1),
     (0, 1, 2),
@@ -95,10 +95,14 @@ def _property_sets() -> list[tuple[_Property, ...]]:
         (_Property("number", True), number, _Property("boolean", False)),
         (),
     ]
-    pairs = [tuple(source.sample(_SINGLE, 3)) for _ in range(2 * len(_SINGLE))]
-    # some templates refuse properties without a description: those stand together
-    sets = [*((single,) for single in _SINGLE), *pairs]
-    return [*mixed, *sorted(sets, key=lambda properties: not all(p.described for p in properties))]
+    sets: list[tuple[_Property, ...]] = [(single,) for single in _SINGLE]
+    for single in _SINGLE:
+        alike = [p for p in _SINGLE if (p.described, bool(p.inner)) == (single.described, bool(single.inner))]
+        sets += [(single, *source.sample(alike, 2)), (*source.sample(alike, 2), single)]
+    sets += [tuple(source.sample(_SINGLE, 3)) for _ in range(len(_SINGLE) // 2)]
+    # some templates refuse objects, or properties without a description: those stand together
+    sets.sort(key=lambda found: (any(p.inner for p in found), not all(p.described for p in found)))
+    return [*mixed, *sets]
 
 
 _PROPERTIES = _property_sets()
@@ -121,7 +125,7 @@ class Sample:
 def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
     """The conversations that are learned from: chosen ones first, then seeded random ones."""
     source = random.Random(_SEED)  # noqa: S311  reproducible, not secret
-    tool_sets = [chosen for chosen in _TOOL_SETS if chosen or traits.chat == "plain"]
+    none = [()] * (_NO_TOOLS * (traits.chat == "plain"))
     needs_tools = traits.chat == "with-tools"
     if "tools" in capabilities or needs_tools:
         numbers = range(len(_PROPERTIES))
@@ -131,7 +135,7 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
                 yield Sample(short, Conversation("schemas", tuple(_messages(short)), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     for shape in _shapes(source, traits, capabilities):
-        chosen = source.choice(tool_sets) if "tools" in capabilities or needs_tools else ()
+        chosen = source.choice((*none, *_TOOL_SETS)) if "tools" in capabilities or needs_tools else ()
         think = source.choice((None, True, False)) if "thinking" in capabilities and traits.switches else None
         if (shape, chosen, think) in seen:
             continue
@@ -241,7 +245,8 @@ def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str])
     if later:
         yield from _system_shapes(several)
     if traits.assistant_first:
-        yield from ((*head, *turns.split()) for head in heads for turns in ("a u", "a u a u"))
+        for _ in range(3):  # with tools and without
+            yield from ((*head, *turns.split()) for head in heads for turns in ("a u", "a u a u"))
     if system:
         yield ("s",)
     for _ in range(_CONVERSATIONS):

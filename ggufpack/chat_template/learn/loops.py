@@ -36,7 +36,7 @@ _TYPES = ("string", "integer", "number", "boolean", "array", "object")
 _MAPS = ("property", "argument", "instruction")
 
 
-_LEAK = re.compile(r"Qz\w")
+_LEAK = re.compile(r"Qz\w|_\d+W")
 
 # what an item begins and ends with, and its own features
 _Key = tuple[str, str, tuple[tuple[str, bool], ...]]

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
 from ggufpack.chat_template.learn.conversations import Sample, tool
-from ggufpack.chat_template.learn.pieces import Pieces, Value, common_prefix
+from ggufpack.chat_template.learn.pieces import Pieces, Value, common_prefix, common_suffix
 from ggufpack.chat_template.learn.spans import CallStyle, LearningError, Span, Spellings, find_spans
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
@@ -55,6 +55,7 @@ class Slots:
         self.texts: list[str] = []
         self._behind: dict[tuple[str, bool], str] = {}
         self._alone: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._forced: dict[tuple[bool, bool | None], str] = {}
 
     def collect(self, samples: list[Sample]) -> list[Sequence]:
         """The sequences of all samples that render."""
@@ -149,7 +150,31 @@ class Slots:
             tools=conversation.tools or None,
             **self.traits.variables(conversation.think),
         )
-        return rendered.removeprefix(self.traits.bos)
+        return rendered.removeprefix(self.traits.bos).removesuffix(self._forced_prompt(conversation))
+
+    def _forced_prompt(self, conversation: Conversation) -> str:
+        """The generation prompt of a template that prints it whether or not it is asked to."""
+        key = (bool(conversation.tools), conversation.think)
+        if key not in self._forced:
+            texts = []
+            for roles in ("u", "ua", "uau"):
+                messages = [Message("user" if role == "u" else "assistant", f"Qz{role}") for role in roles]
+                chat = replace(conversation, messages=tuple(messages))
+                options = self.traits.variables(chat.think)
+                try:
+                    texts += [
+                        self.template.render(
+                            self.traits.messages(chat),
+                            add_generation_prompt=asked,
+                            tools=chat.tools or None,
+                            **options,
+                        )
+                        for asked in (False, True)
+                    ]
+                except ChatTemplateError:
+                    texts.append("")
+            self._forced[key] = common_suffix(texts) if texts[:1] == texts[1:2] else ""
+        return self._forced[key]
 
     def _sequences(self, cut: _Cut, openings: dict[str, set[str]]) -> list[Sequence]:
         conversation, text = cut.conversation, cut.text
@@ -170,10 +195,13 @@ class Slots:
         before = cut.text[: min(owned, default=len(cut.text))]
         if not cut.ends:
             return len(common_prefix([before, self._without_prompt(cut.conversation)]))
-        known = openings.get(cut.conversation.messages[next(iter(cut.ends))].role, set())
+        role = cut.conversation.messages[next(iter(cut.ends))].role
+        known = openings.get(role, set())
         fitting = [opening for opening in known if before.endswith(opening)]
         if fitting:
             return len(before) - max(map(len, fitting))
+        if role == "assistant":
+            return len(before)  # its opening stands behind others only
         placed = [before.rfind(opening) for opening in known if opening and "Qz" not in opening]
         return max([*placed, 0])
 

@@ -329,6 +329,20 @@ def test_results_of_calls_that_are_not_printed() -> None:
     assert_calls_same(subject)
 
 
+def test_a_generation_prompt_that_is_always_printed() -> None:
+    subject = Subject(
+        TOOLS_PYTHON + "{% for m in messages %}{% if m.role == 'assistant' %}<|bot|>"
+        "<think>{{ m.reasoning_content }}</think>{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}{{ c.function.arguments | tojson }}"
+        "{% endfor %}{% else %}<|{{ m.role }}|>{% endif %}{{ m.content }}<|end|>{% endfor %}"
+        "<|bot|>{% if not enable_thinking %}<think></think>{% endif %}"
+    )
+    for think in (True, False):
+        assert_same(subject, user("a"), assistant("b", thinking="t"), user("c"), think=think)
+        assert_same(
+            subject, user("a"), assistant("", call("x", k="v")), think=think, tools=(tool("x", k=CITY),)
+        )
+
+
 def test_calls_counted_over_the_chat_and_within_a_message() -> None:
     chat = learned_calls(
         "{% set ns.n = ns.n + 1 %}#{{ ns.n }}:{{ c.function.name }}{{ c.function.arguments | tojson }}"
