@@ -30,6 +30,9 @@ ServerVersion = tuple[int, int, int]
 FIRST_NATIVE_VERSION: ServerVersion = (0, 30, 0)
 
 
+_CALLED = ("tools:call", "tools:parallel", "tools:result", "tools:history")
+
+
 @dataclass(frozen=True)
 class NativeReading:
     """What Ollama's native mode carries over, by its own code (``native.py``).
@@ -52,7 +55,7 @@ class Readings:
         go: the Go TEMPLATE.
         go_is_used: whether Ollama ≥ 0.30 runs it when the GGUF holds this Jinja.
         go_reads_calls: whether Ollama finds the model's calls in its answers when it runs the TEMPLATE;
-            ``None`` when the TEMPLATE prints no calls.
+            ``None`` when it has no tools.
         native: the GGUF's Jinja.
         cases: the conversations that both were asked.
     """
@@ -75,7 +78,7 @@ class Readings:
             return False
         lost, edges = self._lost(self.go)
         if self.go_reads_calls is False:
-            lost += sum("calls" in case.needs for case in self.cases)
+            lost += sum(case.shape in _CALLED for case in self.cases)
         return (lost, edges) <= self._lost(self.native)
 
     def _lost(self, reading: GoTemplate | NativeReading) -> tuple[int, int]:
@@ -119,7 +122,7 @@ def read_template(template: ChatTemplate, engine: Engine | None = None) -> Readi
 
 def _reads_calls(template: ChatTemplate, traits: Traits, go: GoTemplate) -> bool | None:
     shapes = {one.shape for one in go.refused}
-    if go.text is None or not traits.calls or "tools:call" in shapes:
+    if go.text is None or not (traits.tools or traits.calls) or "tools:call" in shapes:
         return None
     answer = calling_answer(template, traits)
     return answer is not None and reads_call(parse(go.text), answer, CALL.name, CALL.arguments)
