@@ -2,63 +2,23 @@
 
     python -m benchmarks.chat_templates [FOLDER of *.jinja]
 
-Renders with Ollama's own Go package (the tests' oracle), so that nothing here is judged by our own
-evaluator. Per capability: cases exact / semantic / refused / wrong, and seconds per template.
+Each is learned and proven as a build does it; then Ollama's own Go package (the tests' oracle) judges on
+conversations that the proof did not see. Cases per capability: exact / semantic / refused / wrong.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import statistics
 import sys
-import time
 from collections import Counter
-from datetime import date, datetime
 from pathlib import Path
 
-from ggufpack.chat_template import parity
-from ggufpack.chat_template.conversation import Conversation
-from ggufpack.chat_template.go_strategy import GoTemplate, learn_template
 from ggufpack.chat_template.heldout import CAPABILITIES
-from ggufpack.chat_template.learned import LearnedEngine
-from ggufpack.chat_template.render import ChatTemplate
-from ggufpack.chat_template.traits import probe_traits
-from tests.support.go_template_oracle.oracle import GoOracle, build_go_oracle
+from tests.support.go_template_oracle.oracle import build_go_oracle
 from tests.support.llama_cpp import llama_cpp_source
+from tests.support.template_corpus import Measured, measure
 
-TOKENS = {"bos_token": "<BOS>", "eos_token": "<EOS>"}
-
-
-class OracleEngine(LearnedEngine):
-    """Learns as usual; renders with Ollama's Go, whose day is today."""
-
-    def __init__(self, oracle: GoOracle) -> None:
-        self._process = subprocess.Popen(
-            [str(oracle.program), "render"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def render(self, text: str, conversation: Conversation, today: date) -> str:  # noqa: ARG002
-        """What Ollama renders; ``today`` is the machine's."""
-        request = {
-            "template": text,
-            "messages": conversation.for_ollama(),
-            "tools": list(conversation.tools) or None,
-            "think": conversation.think,
-        }
-        assert self._process.stdin is not None  # noqa: S101
-        assert self._process.stdout is not None  # noqa: S101
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        if answer.get("error"):
-            raise ValueError(answer["error"])
-        rendered: str = answer["text"]
-        return rendered
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.stdin.close()  # type: ignore[union-attr]
-        self._process.wait()
+_COLUMNS = ("exact", "semantic", "refused", "wrong")
 
 
 def main() -> None:
@@ -66,44 +26,36 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else llama_cpp_source() / "models/templates"
     paths = sorted(folder.glob("*.jinja"))
     oracle = build_go_oracle()
-    texts = [path.read_text(encoding="utf-8") for path in paths]
-    named = [answer["text"] for answer in oracle.ask("named", [{"text": text} for text in texts])]
-    engine = OracleEngine(oracle)
-    parity.DAYS = (datetime.now(),)  # type: ignore[assignment]
-    totals: dict[str, Counter[str]] = {name: Counter() for name in CAPABILITIES}
-    complete = shipped = 0
-    for path, text, detected in zip(paths, texts, named, strict=True):
-        started = time.perf_counter()
-        template = ChatTemplate(text, special_tokens=TOKENS, origin=path)
-        try:
-            found: GoTemplate = learn_template(template, probe_traits(template), engine)
-        except Exception as error:  # noqa: BLE001 - a bug in one template must not hide the others
-            print(f"{path.stem:50} {type(error).__name__}: {error}"[:140])
-            continue
-        seconds = time.perf_counter() - started
-        for name, row in found.parity.items():
-            counts = {
-                "exact": row.exact,
-                "semantic": row.semantic,
-                "refused": row.refused,
-                "wrong": row.wrong,
-            }
-            totals[name].update(counts)
-            if row.cases:
-                totals[name]["templates"] += 1
-                totals[name]["templates without refusals"] += row.refused == 0
-        complete += found.complete
-        shipped += found.text is not None
-        shapes = ",".join(one.shape for one in found.refused)
-        can = "+".join(found.capabilities) or "refused"
-        print(f"{path.stem:50} {seconds:5.1f} s  {can:38} {detected or '-':14} {shapes}", flush=True)
-    engine.close()
-    detected_count = sum(map(bool, named))
+    requests = [{"text": path.read_text(encoding="utf-8")} for path in paths]
+    detected = [answer["text"] for answer in oracle.ask("named", requests)]
+    found: list[Measured] = []
+    for path, name in zip(paths, detected, strict=True):
+        one = measure(path, oracle)
+        found.append(one)
+        strategy = "go" if one.readings.prefers_go else "native"
+        can = "+".join(one.go.capabilities) or "refused"
+        shapes = ",".join(refusal.shape for refusal in one.go.refused)
+        print(f"{one.name:50} {one.seconds:5.1f} s  {strategy:6} {can:36} {name or '-':14} {shapes}")
+        for wrong in one.wrong:
+            print(f"    WRONG: {wrong}")
+        sys.stdout.flush()
+    written = sum(one.go.text is not None for one in found)
+    complete = sum(one.go.complete for one in found)
     print(
-        f"{shipped} of {len(paths)} have a TEMPLATE, {complete} without loss; Ollama detects {detected_count}"
+        f"{written} of {len(found)} have a TEMPLATE, {complete} without loss; "
+        f"Ollama's detection names {sum(map(bool, detected))}"
     )
-    for name, counts in totals.items():
-        print(f"{name:10}", dict(counts))
+    print(f"{'':10}{'templates':>10}{'no refusal':>11}" + "".join(f"{name:>10}" for name in _COLUMNS))
+    for capability in CAPABILITIES:
+        rows = [one.parity[capability] for one in found if one.parity[capability].cases]
+        counts: Counter[str] = Counter()
+        for row in rows:
+            counts.update({name: getattr(row, name) for name in _COLUMNS})
+        whole = sum(row.refused == 0 for row in rows)
+        figures = "".join(f"{counts[name]:10}" for name in _COLUMNS)
+        print(f"{capability:10}{len(rows):10}{whole:11}{figures}")
+    seconds = [one.seconds for one in found]
+    print(f"seconds a template: median {statistics.median(seconds):.1f}, most {max(seconds):.1f}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ TURN_END_UNKNOWN = "GP434"
 TOO_SLOW = "GP435"
 NATIVE_LOSES = "GP436"
 GO_LOSES = "GP437"
+NO_QUESTION = "GP438"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
             "Ollama's native mode does not reproduce {shape}: {reason}.",
         ),
         GO_LOSES: FindingKind(Severity.WARNING, "The Go TEMPLATE does not reproduce {shape}: {reason}."),
+        NO_QUESTION: FindingKind(
+            Severity.ERROR,
+            "The chat template does not render a plain question: {problem}",
+            "Name a template for plain conversations with --template, or correct this one.",
+        ),
         SERVER_UNKNOWN: FindingKind(
             Severity.UNCHECKED,
             "No server was asked for its version: this package needs Ollama 0.30 or later to run the chat "

@@ -13,6 +13,7 @@ from datetime import date
 from functools import partial
 from typing import Any, Protocol
 
+from ggufpack.chat_template.content_form import refusal_of_a_question
 from ggufpack.chat_template.conversation import Conversation, Message
 from ggufpack.chat_template.heldout import CAPABILITIES, TOOLS, Case, heldout_cases
 from ggufpack.chat_template.parity import Judged, Parity, Reference, canonical, judge, make_reference, table
@@ -147,7 +148,8 @@ def learn_template(
     given_up: list[Refusal] = []
     if traits.chat == "never":
         rows = dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0))
-        return GoTemplate(None, (), (Refusal("chat", REFUSED_BY_JINJA),), rows)
+        reason = refusal_of_a_question(template)
+        return GoTemplate(None, (), (Refusal("chat", f"{REFUSED_BY_JINJA}: {reason}"),), rows)
     while True:
         reference = make_reference(template, traits, cases, thinks="thinking" in wanted)
         text: str | None = None

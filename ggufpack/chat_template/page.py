@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ggufpack.chat_template.content_form import in_its_form
 from ggufpack.chat_template.go_strategy import Engine, Refusal
 from ggufpack.chat_template.parity import Parity
 from ggufpack.chat_template.readings import read_template
@@ -64,6 +65,7 @@ def template_page(
         target: ``"go"`` or ``"native"``; ``None`` takes the one that loses less, as a build does for a
             server that runs either.
     """
+    template = in_its_form(template)
     readings = read_template(template, engine)
     stop = derive_stops(template, special_texts, eos_texts)
     go, native = readings.go, readings.native

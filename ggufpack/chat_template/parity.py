@@ -60,16 +60,22 @@ class Parity:
 class Reference:
     """What the Jinja renders on the days: the right answers, made once for all attempts.
 
-    ``thinks``: of a model that Ollama takes for a thinking one.
+    ``thinks``: of a model that Ollama takes for a thinking one. ``days``: of the prompts of a case.
     """
 
     cases: tuple[Case, ...]
     prompts: tuple[tuple[str, ...], ...]
     thinks: bool
+    days: tuple[datetime, ...] = DAYS
 
 
 def make_reference(
-    template: ChatTemplate, traits: Traits, cases: Sequence[Case], *, thinks: bool
+    template: ChatTemplate,
+    traits: Traits,
+    cases: Sequence[Case],
+    *,
+    thinks: bool,
+    days: tuple[datetime, ...] = DAYS,
 ) -> Reference:
     """The Jinja's prompts for those cases that it takes. On one day only, where no date is asked for.
 
@@ -79,7 +85,7 @@ def make_reference(
     if thinks and traits.switches:
         default = traits.unset is not False
         cases = [_switched(case, default) for case in cases]
-    days = DAYS if traits.dates else DAYS[:1]
+    days = days if traits.dates else days[:1]
     clocks = [template.with_clock(lambda day=day: day) for day in days]  # type: ignore[misc]
     taken, prompts = [], []
     for case in cases:
@@ -89,7 +95,7 @@ def make_reference(
             continue
         taken.append(case)
         prompts.append(rendered)
-    return Reference(tuple(taken), tuple(prompts), thinks)
+    return Reference(tuple(taken), tuple(prompts), thinks, days)
 
 
 def _switched(case: Case, default: bool) -> Case:
@@ -107,7 +113,8 @@ def judge(reference: Reference, render: GoRenderer, needs: frozenset[str]) -> tu
             if reference.thinks and asked.think is None:
                 asked = replace(asked, think=True)  # as the server does for a caller who says nothing
             days = [
-                _judge(case, asked, prompt, render, day) for prompt, day in zip(prompts, DAYS, strict=False)
+                _judge(case, asked, prompt, render, day)
+                for prompt, day in zip(prompts, reference.days, strict=True)
             ]
             judged.append(max(days, key=lambda one: ("exact", "semantic", "wrong").index(one.verdict)))
     return tuple(judged)
@@ -118,10 +125,14 @@ def _judge(case: Case, asked: Conversation, expected: str, render: GoRenderer, d
         actual = render(asked, day.date())
     except ValueError:
         return Judged(case, expected, None, "wrong")
+    return Judged(case, expected, actual, verdict(expected, actual))
+
+
+def verdict(expected: str, actual: str) -> Verdict:
+    """How far two prompts are the same."""
     if actual == expected:
-        return Judged(case, expected, actual, "exact")
-    same = canonical(actual) == canonical(expected)
-    return Judged(case, expected, actual, "semantic" if same else "wrong")
+        return "exact"
+    return "semantic" if canonical(actual) == canonical(expected) else "wrong"
 
 
 def table(

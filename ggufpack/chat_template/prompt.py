@@ -10,6 +10,7 @@ from typing import Any
 from ggufpack.chat_template import findings as ids
 from ggufpack.chat_template import named
 from ggufpack.chat_template.bos import bos_in_front
+from ggufpack.chat_template.content_form import in_its_form
 from ggufpack.chat_template.findings import make_finding
 from ggufpack.chat_template.go_strategy import plain_shapes
 from ggufpack.chat_template.readings import ServerVersion
@@ -90,6 +91,7 @@ def prepare_prompt(checkpoint: Checkpoint, requested: str, server_version: Serve
     # of the checkpoint's own family, with tools transformers takes the one for tools
     family = own.named if own is not None and text == own.text else {}
     template = ChatTemplate(text, special_tokens=tokenizer.special, origin=origin, named=family)
+    template = in_its_form(template)
     plan = choose_template(template, text, requested, server_version)
     stops = derive_stops(template, special_texts, eos_texts)
     return Prompt(template, plan, stops, bos_in_front(template), special_texts, (*findings, *plan.findings))

@@ -157,6 +157,13 @@ def _with_reasoning_aliases(message: dict[str, Any]) -> dict[str, Any]:
     return {"thinking": given[0], **message, "reasoning_content": given[0]}
 
 
+def _with_parts(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    return (
+        {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+    )
+
+
 class ChatTemplate:
     """A compiled chat template.
 
@@ -191,6 +198,7 @@ class ChatTemplate:
             name: value for name, value in (special_tokens or {}).items() if value is not None
         }
         self.origin = origin
+        self._in_parts = False
         self._now = now
         self._filename = _UNNAMED if origin is None else str(origin)
         tool_use = self.named.get(TOOL_USE, text)
@@ -207,7 +215,15 @@ class ChatTemplate:
 
     def with_text(self, text: str) -> ChatTemplate:
         """The same template with another text, for the same tokens, file and clock."""
-        return ChatTemplate(text, special_tokens=self.special_tokens, origin=self.origin, now=self._now)
+        same = ChatTemplate(text, special_tokens=self.special_tokens, origin=self.origin, now=self._now)
+        same._in_parts = self._in_parts
+        return same
+
+    def with_parts(self) -> ChatTemplate:
+        """The same template, given texts as ``[{"type": "text", "text": …}]``, as image models want them."""
+        same = copy.copy(self)
+        same._in_parts = True
+        return same
 
     def with_clock(self, now: Callable[[], datetime]) -> ChatTemplate:
         """The same template by another clock."""
@@ -278,6 +294,8 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None,
         variables: Mapping[str, Any],
     ) -> str:
+        if self._in_parts:
+            chat = [_with_parts(message) for message in chat]
         given = {
             "documents": None,
             **plain_data({**self.special_tokens, **variables}),

@@ -15,6 +15,7 @@ from typing import Literal
 from ggufpack.chat_template import findings as ids
 from ggufpack.chat_template.bos import leading_bos, repeats_bos
 from ggufpack.chat_template.capabilities import chat_template_capabilities
+from ggufpack.chat_template.content_form import refusal_of_a_question
 from ggufpack.chat_template.findings import make_finding
 from ggufpack.chat_template.go_strategy import REFUSED_BY_JINJA, Refusal
 from ggufpack.chat_template.guard import add_guard
@@ -69,9 +70,14 @@ def choose_template(
         server_version: of the server that will run it; ``None`` when there is none.
 
     Raises:
-        ChatTemplateError: GP426, the server is older than 0.30 and no Go TEMPLATE is right.
+        ChatTemplateError: GP426, the server is older than 0.30 and no Go TEMPLATE is right; GP438, the
+            template does not even print a plain question, so nothing can be proven.
     """
     readings = read_template(template)
+    if readings.traits.chat == "never":
+        raise _error(
+            make_finding(ids.NO_QUESTION, path=template.origin, problem=refusal_of_a_question(template))
+        )
     go_only = server_version is not None and server_version < FIRST_NATIVE_VERSION
     if server_version is not None and go_only and (requested == "native" or readings.go.text is None):
         raise _go_only_error(template, server_version, requested, readings)
@@ -181,11 +187,13 @@ def _go_only_error(
     else:
         why = "; ".join(f"{one.shape}: {one.reason}" for one in readings.go.refused[:1])
         reason = f"no Go TEMPLATE gives the same prompts ({why})"
-    finding = make_finding(
-        ids.GO_ONLY_SERVER, path=template.origin, version=_version_text(version), reason=reason
-    )
+    version_text = _version_text(version)
+    return _error(make_finding(ids.GO_ONLY_SERVER, path=template.origin, version=version_text, reason=reason))
+
+
+def _error(finding: Finding) -> ChatTemplateError:
     return ChatTemplateError(
-        finding.message, action=finding.action, path=template.origin, key=finding.key, finding=finding.id
+        finding.message, action=finding.action, path=finding.path, key=finding.key, finding=finding.id
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ggufpack.chat_template import named
+from ggufpack.chat_template.content_form import in_its_form
 from ggufpack.chat_template.findings import FINDINGS
 from ggufpack.chat_template.guard import is_guarded
 from ggufpack.chat_template.parity import DAYS
@@ -167,10 +168,19 @@ def test_what_the_template_refuses_is_named() -> None:
 
 
 def test_a_template_that_refuses_everything_is_not_proven() -> None:
-    made = plan("{{ raise_exception('never') }}")
-    assert made.strategy == "native"
-    assert made.readings is not None
-    assert made.readings.go.text is None
+    with pytest.raises(ChatTemplateError, match=r"plain question.*never") as caught:
+        plan("{{ raise_exception('never') }}")
+    assert caught.value.finding == "GP438"
+
+
+def test_contents_in_parts_where_the_template_wants_them() -> None:
+    text = CHATML.replace("message['content']", "message['content'][0]['text']")
+    template = in_its_form(ChatTemplate(text, special_tokens=TOKENS))
+    made = choose_template(template, text, "auto", NEW)
+    assert made.go_template == plan(CHATML).go_template
+    prefill = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = template.render(prefill, add_generation_prompt=False, continue_final_message=True)
+    assert rendered.endswith("assistant\nb")
 
 
 def test_without_a_template() -> None:
