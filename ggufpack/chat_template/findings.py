@@ -28,6 +28,8 @@ TOO_SLOW = "GP435"
 NATIVE_LOSES = "GP436"
 GO_LOSES = "GP437"
 NO_QUESTION = "GP438"
+THOUGHTS_IN_TEXT = "GP439"
+CALLS_NOT_READ = "GP440"
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,17 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
             Severity.ERROR,
             "The chat template does not render a plain question: {problem}",
             "Name a template for plain conversations with --template, or correct this one.",
+        ),
+        THOUGHTS_IN_TEXT: FindingKind(
+            Severity.WARNING,
+            "The chat template takes <think>…</think> out of the text of earlier answers; "
+            "the Go TEMPLATE does not.",
+            "Send reasoning in the field thinking, as Ollama's own answers have it, or leave it out.",
+        ),
+        CALLS_NOT_READ: FindingKind(
+            Severity.WARNING,
+            "With the Go TEMPLATE Ollama does not recognise this model's tool calls: they come as text.",
+            "Use a server of 0.30 or later, where the chat template itself can run.",
         ),
         SERVER_UNKNOWN: FindingKind(
             Severity.UNCHECKED,

@@ -16,6 +16,7 @@ from ggufpack.chat_template import findings as ids
 from ggufpack.chat_template.bos import leading_bos, repeats_bos
 from ggufpack.chat_template.capabilities import chat_template_capabilities
 from ggufpack.chat_template.content_form import refusal_of_a_question
+from ggufpack.chat_template.conversation import Conversation, Message
 from ggufpack.chat_template.findings import make_finding
 from ggufpack.chat_template.go_strategy import REFUSED_BY_JINJA, Refusal
 from ggufpack.chat_template.guard import add_guard
@@ -112,6 +113,10 @@ def _go_plan(
         make_finding(ids.NEIGHBOURS_JOINED, path=template.origin),
         *_refused_findings(template, go.refused, ids.GO_LOSES),
     ]
+    if _cuts_thoughts(template, readings):
+        findings.append(make_finding(ids.THOUGHTS_IN_TEXT, path=template.origin))
+    if readings.go_reads_calls is False:
+        findings.append(make_finding(ids.CALLS_NOT_READ, path=template.origin))
     lost = [name for name in readings.native.capabilities if name not in go.capabilities]
     if old_server is not None and lost:
         findings.append(
@@ -153,6 +158,17 @@ def _native_plan(
         findings=tuple(findings),
         readings=readings,
     )
+
+
+def _cuts_thoughts(template: ChatTemplate, readings: Readings) -> bool:
+    """Whether reasoning that stands in the text of an earlier answer is taken out."""
+    thought, go_on = "<think>Kthought1K</think>Kanswer1K", Message("user", "Kuser2K")
+    messages = (Message("user", "Kuser1K"), Message("assistant", thought), go_on)
+    try:
+        prompt = readings.traits.prompt(template, Conversation("thought", messages))
+    except ChatTemplateError:
+        return False
+    return "Kanswer1K" in prompt and thought not in prompt
 
 
 def _think(readings: Readings, *, thinks: bool) -> bool | None:

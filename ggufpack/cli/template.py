@@ -25,7 +25,7 @@ _LIKE_SPECIAL = r"<[|｜][^<>\s]+[|｜]>|</?s>|<(?:end|start)_of_turn>|\[/?[A-Z_
 @click.option(
     "--target",
     type=click.Choice(["go", "native"]),
-    help="Go TEMPLATE, or the Jinja in the GGUF (Ollama ≥ 0.30).  [default: Go when it loses nothing]",
+    help="Go TEMPLATE, or the Jinja in the GGUF (Ollama ≥ 0.30).  [default: what loses less]",
 )
 @json_option
 def template(
@@ -88,11 +88,12 @@ def _print(page: TemplatePage) -> None:
         f"{name:12}{row.cases:7}{row.exact:7}{row.semantic:10}{row.refused:9}"
         for name, row in page.parity.items()
     ]
+    head = "proof" if page.strategy == "go" else "passed on"
     lines = [
         f"strategy: {page.strategy}",
         f"stop: {', '.join(map(repr, page.stop)) or 'none'}",
         f"capabilities: {', '.join(page.capabilities) or 'none'}",
-        f"{'Go TEMPLATE':12}{'cases':>7}{'exact':>7}{'semantic':>10}{'refused':>9}",
+        f"{head:12}{'cases':>7}{'exact':>7}{'semantic':>10}{'refused':>9}",
         *rows,
         *(f"refused {one.shape}: {one.reason}" for one in page.refused),
     ]

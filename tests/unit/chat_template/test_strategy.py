@@ -88,6 +88,21 @@ def test_what_go_cannot_do_is_never_shipped_as_go(what: str, old: str, new: str)
     assert not made.readings.go.complete
 
 
+def test_thoughts_in_the_text_of_an_answer_are_a_finding() -> None:
+    text = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+    assert "GP439" in ids(plan(text))
+    assert "GP439" not in ids(plan(CHATML))
+
+
+def test_calls_that_an_old_server_hands_on_as_text_are_a_finding() -> None:
+    calls = "{% for c in message.tool_calls or [] %}<call {{ c.function.name }}>{{ c.id }}</call>{% endfor %}"
+    text = CHATML.replace("{%- for message in messages %}", "{%- for message in messages %}" + calls)
+    made = plan(text + "{{ tools | tojson if tools }}", server=OLD)
+    assert made.readings is not None
+    assert made.readings.go_reads_calls is False
+    assert "GP440" in ids(made)
+
+
 def test_trimmed_contents_go_native_where_the_server_can() -> None:
     text = CHATML.replace("message['content']", "message['content'] | trim")
     assert text != CHATML

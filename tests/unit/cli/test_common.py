@@ -69,7 +69,8 @@ def test_ctrl_c_is_130() -> None:
 def test_a_bug_is_1_with_its_traceback() -> None:
     done = CliRunner().invoke(_raising(RuntimeError("a bug")), [])
     assert done.exit_code == 1
-    assert "Unexpected RuntimeError: a bug" in done.stderr
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert done.stderr.endswith("\nUnexpected RuntimeError: a bug\n")
 
 
 def test_a_click_error_stays_clicks() -> None:
