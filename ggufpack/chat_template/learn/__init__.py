@@ -19,7 +19,7 @@ from ggufpack.chat_template.learn.conversations import Sample, samples
 from ggufpack.chat_template.learn.counters import find_counters
 from ggufpack.chat_template.learn.loops import Folding
 from ggufpack.chat_template.learn.slots import Slots
-from ggufpack.chat_template.learn.spans import settle
+from ggufpack.chat_template.learn.spans import PROPERTY_LOOPS, settle
 from ggufpack.chat_template.learn.tables import grow
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits, with_marked_dates
@@ -72,7 +72,11 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
     texts = slots.texts
     folding = Folding(sequences)
     rows = folding.fold()
-    grown = {slot: grow(found) for slot, found in rows.items()}
+    # a schema has many types, each with its own text
+    grown = {slot: grow(found, 20 if slot.startswith(PROPERTY_LOOPS) else 9) for slot, found in rows.items()}
+    uneven = [slot for slot, (_, is_open) in grown.items() if is_open and slot.startswith("inner")]
+    for slot in uneven:  # not printed alike at every depth
+        grown[slot] = ((), True)
     builder = Builder(
         Learnt(
             {slot: tree for slot, (tree, _) in grown.items()},
@@ -82,7 +86,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )
     )
-    unknown = {f"{slot}: a value in a spelling unknown to us" for slot in folding.unknown}
+    unknown = {f"{slot}: a value in a spelling unknown to us" for slot in (*folding.unknown, *uneven)}
     nodes = builder.template()
     return Learned(
         nodes,

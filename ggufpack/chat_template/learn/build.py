@@ -1,12 +1,11 @@
 """From decision trees to the nodes of a Go template.
 
-What both answers of a question print alike is hoisted out of it. Values that conditions and texts
-name (``$last``, ``$next``, ``$system``, …) are computed only where they are used.
+What both answers of a question print alike is hoisted out of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Union
 
@@ -22,15 +21,23 @@ from ggufpack.chat_template.go.nodes import (
     Range,
     Template,
     Text,
-    With,
 )
 from ggufpack.chat_template.learn.helpers import DOT, Helpers, Nodes, field, python_boolean
 from ggufpack.chat_template.learn.pieces import Loop, Value, common_prefix, common_suffix
+from ggufpack.chat_template.learn.preludes import (
+    IS_SYSTEM,
+    MESSAGES,
+    before_messages,
+    behind_message,
+    mentions,
+    more,
+    variables,
+    within_message,
+)
 from ggufpack.chat_template.learn.slots import HEAD, TAIL
 from ggufpack.chat_template.learn.tables import Branch, Tree, call, condition, negated, text, variable
 
 _ROLES = ("system", "user", "assistant", "tool")
-_MESSAGES = Path("$", ("Messages",))
 _TOOLS = Path("$", ("Tools",))
 
 
@@ -138,10 +145,10 @@ class Builder:
         tail = self._nodes(TAIL)
         if tail:
             tail = (If(call("ne", variable("prev"), text("assistant")), tail),)
-        body = (*_within_message(branches), *branches, *_behind_message((branches, tail)))
-        loop = Range(_MESSAGES, body, "$i", "$m")
+        body = (*within_message(branches), *branches, *behind_message((branches, tail)))
+        loop = Range(MESSAGES, body, "$i", "$m")
         main: Nodes = (*head, loop, *tail, *self._hints((head, branches, tail)))
-        return (*self.helpers.defines, *_before_messages((main,)), *main)
+        return (*self.helpers.defines, *before_messages((main,)), *main)
 
     def _branches(self) -> Nodes:
         """One branch a role."""
@@ -183,14 +190,21 @@ class Builder:
         if kind in _COUNTS:
             counted: Expression = variable(_COUNTS[kind])
             return (Print(call("len", counted if spelling == "0" else call("print", counted, text("x")))),)
-        expression = _expression(kind, slot)
+        if kind == "items_type":
+            expression: Expression = call("index", Path("$v", ("Items",)), text("type"))
+        else:
+            expression = _expression(kind, slot)
         if kind == "none":
             return (Text("None"),)
         if kind == "flag":
             return python_boolean(expression)
         if spelling == "raw":
             return (self.helpers.trimmed(value.left, value.right, expression),)
-        if kind in _TEXTS or (kind == "value" and spelling in ("quoted", "html", "repr-text")):
+        if (
+            kind in _TEXTS
+            or kind == "items_type"
+            or (kind == "value" and spelling in ("quoted", "html", "repr-text"))
+        ):
             if value.left or value.right:
                 self.lossy.add(f"{kind}: trimmed and quoted")
             if spelling == "html":
@@ -206,20 +220,20 @@ class Builder:
 
     def _loop(self, name: str) -> Nodes:
         kind = name.rstrip("#")
-        body = self._nodes(name)
+        body = self._nodes(name) if kind != "inner" else ()
         if kind == "instruction":
             return _system_loop(self._printed[name], body)
         if kind == "definition":
             return (Range(_TOOLS, body, "$j", "$t"),)
         if kind == "call":
             calls: Expression = field("ToolCalls")
-            if "$callnumber" in _variables(body):
-                body = (*body, _more("$callnumber"))
-            if "$callplace" in _variables(body):
-                body = (*body, _more("$callplace"))
+            if "$callnumber" in variables(body):
+                body = (*body, more("$callnumber"))
+            if "$callplace" in variables(body):
+                body = (*body, more("$callplace"))
             if self.learnt.first_call_only:
                 calls = call("slice", calls, text(0), text(1))
-            place: Nodes = (Assign("$callplace", Literal("")),) if "$callplace" in _variables(body) else ()
+            place: Nodes = (Assign("$callplace", Literal("")),) if "$callplace" in variables(body) else ()
             # Ollama reads the calls' tag from the first text of the first `if .ToolCalls`
             return (*place, If(field("ToolCalls"), (Range(calls, body, "$j", "$c"),)))
         if kind == "argument":
@@ -228,12 +242,24 @@ class Builder:
             return (Range(Path("$v", ("Enum",)), body, "$i", "$o"),)
         if name in self.learnt.required_loops:
             return _counted(Range(Path("$t", ("Function", "Parameters", "Required")), body, "$i", "$k"))
-        if "$required" in _variables(body):
-            is_required = Range(
-                Path("$t", ("Function", "Parameters", "Required")),
-                (If(call("eq", DOT, variable("k")), (Assign("$required", Literal(True), declare=False),)),),
+        if kind == "inner":
+            return (
+                Include(
+                    self.helpers.block(name, lambda: self._properties(variable("s"), name)), variable("v")
+                ),
             )
+        return self._properties(Path("$t", ("Function", "Parameters")), name)
+
+    def _properties(self, schema: Path, name: str) -> Nodes:
+        """The loop over the properties of ``schema``."""
+        body = self._nodes(name)
+        if "$required" in variables(body):
+            names = replace(schema, fields=(*schema.fields, "Required"))
+            found = Assign("$required", Literal(True), declare=False)
+            is_required = Range(names, (If(call("eq", DOT, variable("k")), (found,)),))
             body = (Assign("$required", Literal(False)), is_required, *body)
+        if schema == variable("s"):
+            return (Assign("$s", DOT), *_map_loop(field("Properties", "ToMap"), body))
         return _map_loop(field("Function", "Parameters", "Properties"), body)
 
     def _hints(self, parts: tuple[Nodes, ...]) -> Nodes:
@@ -243,7 +269,7 @@ class Builder:
             opening, closing = self.learnt.thinking_tags
             shown: Nodes = (Text(opening), Print(field("Thinking")), Text(closing))
             hints.append(If(Literal(False), (Range(_MESSAGES_OF_ROOT, shown),)))
-        if any(slot.startswith("call") for slot in self.learnt.trees) and not _mentions(parts, "Tools"):
+        if any(slot.startswith("call") for slot in self.learnt.trees) and not mentions(parts, "Tools"):
             hints.append(If(Literal(False), (Print(field("Tools")),)))
         return tuple(hints)
 
@@ -265,6 +291,7 @@ _TEXTS: dict[str, Path] = {
     "property_name": variable("k"),
     "option": variable("o"),
     "property_description": Path("$v", ("Description",)),
+    "property_type": Path("$v", ("Type", "String")),
 }
 _OBJECTS: dict[str, Path] = {
     "value": variable("v"),
@@ -280,6 +307,7 @@ _OBJECTS: dict[str, Path] = {
     "required": field("Function", "Parameters", "Required"),
     "property": variable("v"),
     "options": Path("$v", ("Enum",)),
+    "items": Path("$v", ("Items",)),
     "inner_properties": Path("$v", ("Properties", "ToMap")),
     "inner_required": Path("$v", ("Required",)),
 }
@@ -307,7 +335,7 @@ def _map_loop(entries: Expression, body: Nodes) -> Nodes:
 
 def _counted(loop: Range) -> Nodes:
     """The loop; where it asks for ``$n``, that is 0 in the first round and 1 after."""
-    if "$n" not in _variables(loop.body):
+    if "$n" not in variables(loop.body):
         return (loop,)
     counted = (*loop.body, Assign("$n", Literal(1), declare=False))
     return (Assign("$n", Literal(0)), replace(loop, body=counted))
@@ -317,7 +345,6 @@ def _counted(loop: Range) -> Nodes:
 _JOINED: Printed = (Choice("first", (), ("\n\n",)), Value("system"))
 
 
-# Go does not add: a count is the length of a text that grows
 _COUNTS = {
     "call_number": "callnumber",
     "call_place": "callplace",
@@ -326,19 +353,15 @@ _COUNTS = {
 }
 
 
-def _more(name: str) -> Node:
-    return Assign(name, call("print", Path(name), text("x")), declare=False)
-
-
 def _system_loop(printed: Printed, body: Nodes) -> Nodes:
     """All system messages of a conversation, one after the other."""
     if printed == _JOINED:
         return (Print(Path("$", ("System",))),)
     counted: Nodes = _renamed(body)
-    if "$n" not in _variables(body):
-        return (Range(_MESSAGES, (If(_IS_SYSTEM, counted),)),)
+    if "$n" not in variables(body):
+        return (Range(MESSAGES, (If(IS_SYSTEM, counted),)),)
     counted = (*counted, Assign("$n", Literal(1), declare=False))
-    return (Assign("$n", Literal(0)), Range(_MESSAGES, (If(_IS_SYSTEM, counted),)))
+    return (Assign("$n", Literal(0)), Range(MESSAGES, (If(IS_SYSTEM, counted),)))
 
 
 def _renamed(body: Nodes) -> Nodes:
@@ -354,147 +377,3 @@ def _rename(node: Any) -> Any:
     if is_dataclass(node) and not isinstance(node, type):
         return type(node)(**{part.name: _rename(getattr(node, part.name)) for part in fields(node)})
     return node
-
-
-# --- variables -------------------------------------------------------------------------
-
-
-def _walk(node: object) -> Iterator[object]:
-    yield node
-    if isinstance(node, tuple):
-        for part in node:
-            yield from _walk(part)
-    elif is_dataclass(node) and not isinstance(node, type):
-        for part in fields(node):
-            yield from _walk(getattr(node, part.name))
-
-
-def _variables(nodes: object) -> set[str]:
-    return {part.base for part in _walk(nodes) if isinstance(part, Path) and part.base.startswith("$")}
-
-
-def _tracked(nodes: object) -> set[str]:
-    """The variables that ``nodes`` use, and those that these are made of."""
-    used = _variables(nodes)
-    return used | ({"$prev"} if "$prev2" in used else set())
-
-
-def _mentions(nodes: object, name: str) -> bool:
-    return any(isinstance(part, Path) and name in part.fields for part in _walk(nodes))
-
-
-def _find(name: str, start: int | str, found: Expression, when: Expression) -> Nodes:
-    """``$name``: of the last message of which ``when`` holds."""
-    seen = If(when, (Assign(name, found, declare=False),))
-    return (Assign(name, Literal(start)), Range(_MESSAGES, (seen,), "$i", "$m"))
-
-
-_IS_SYSTEM = call("eq", field("Role"), text("system"))
-_IS_USER = call("eq", field("Role"), text("user"))
-_IS_ANSWER = call("and", call("eq", field("Role"), text("assistant")), call("not", field("ToolCalls")))
-
-
-def _before_messages(nodes: object) -> Nodes:
-    """What is computed once, in front of everything."""
-    used = _tracked(nodes)
-    found: list[Node] = []
-    first = call("index", _MESSAGES, Literal(0))
-    keep: Nodes = ()
-    if "$system" in used:
-        found.append(Assign("$system", Literal("")))
-        keep += (Assign("$system", field("Content"), declare=False),)
-    if "$start" in used:
-        found.append(Assign("$start", Literal(0)))
-        keep += (Assign("$start", Literal(1), declare=False),)
-    if keep:
-        found.append(With(first, (If(_IS_SYSTEM, keep),)))
-    if "$lastsystem" in used:
-        last = If(_IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
-        found += [Assign("$lastsystem", Literal("")), Range(_MESSAGES, (last,))]
-    if "$user" in used:
-        found += _find("$user", -1, variable("i"), _IS_USER)
-    if "$user1" in used:
-        when = call("and", _IS_USER, call("lt", variable("user1"), Literal(0)))
-        found += _find("$user1", -1, variable("i"), when)
-    if "$answer" in used:
-        found += _find("$answer", -1, variable("i"), _IS_ANSWER)
-    for name, (start, _) in _TRACKED.items():
-        if name in used:
-            found.append(Assign(name, Literal(start)))
-    return tuple(found)
-
-
-def _within_message(nodes: object) -> Nodes:
-    """What is computed at the start of each message."""
-    used = _variables(nodes)
-    found: list[Node] = []
-    if used & {"$last", "$next", "$nextcalls"}:
-        rest = call("len", call("slice", _MESSAGES, variable("i")))
-        found.append(Assign("$last", call("eq", rest, Literal(1))))
-    take: list[Node] = []
-    if "$next" in used:
-        found.append(Assign("$next", Literal("")))
-        take.append(Assign("$next", field("Role"), declare=False))
-    if "$nextcalls" in used:
-        found.append(Assign("$nextcalls", Literal(0)))
-        take.append(Assign("$nextcalls", call("len", field("ToolCalls")), declare=False))
-    if take:
-        following = call("index", call("slice", _MESSAGES, variable("i")), Literal(1))
-        found.append(If(call("not", variable("last")), (With(following, tuple(take)),)))
-    if "$think" in used:
-        found.append(Assign("$think", field("Thinking")))
-    if "$calls" in used:
-        found.append(Assign("$calls", field("ToolCalls")))
-    return tuple(found)
-
-
-# variable -> its value before the first message, and how each message changes it
-_TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
-    "$prev2": ("", Assign("$prev2", variable("prev"), declare=False)),
-    "$prev": ("", Assign("$prev", field("Role"), declare=False)),
-    "$prevcalls": (0, Assign("$prevcalls", call("len", field("ToolCalls")), declare=False)),
-    "$called": (
-        "",
-        If(
-            field("ToolCalls"),
-            (
-                With(
-                    call("index", field("ToolCalls"), Literal(0)),
-                    (Assign("$called", field("Function", "Name"), declare=False),),
-                ),
-            ),
-        ),
-    ),
-    "$callnumber": ("", None),
-    "$resultnumber": ("", If(call("eq", field("Role"), text("tool")), (_more("$resultnumber"),))),
-    "$resultplace": (
-        "",
-        If(
-            call("eq", field("Role"), text("tool")),
-            (_more("$resultplace"),),
-            (Assign("$resultplace", Literal(""), declare=False),),
-        ),
-    ),
-    "$prevthink": ("", Assign("$prevthink", field("Thinking"), declare=False)),
-    "$seencalls": (
-        False,
-        If(field("ToolCalls"), (Assign("$seencalls", Literal(True), declare=False),)),
-    ),
-    "$seentool": (
-        False,
-        If(call("eq", field("Role"), text("tool")), (Assign("$seentool", Literal(True), declare=False),)),
-    ),
-    "$seenassistant": (
-        False,
-        If(
-            call("eq", field("Role"), text("assistant")),
-            (Assign("$seenassistant", Literal(True), declare=False),),
-        ),
-    ),
-}
-
-
-def _behind_message(nodes: object) -> Nodes:
-    """What is remembered of each message."""
-    used = _tracked(nodes)
-    return tuple(change for name, (_, change) in _TRACKED.items() if name in used and change is not None)

@@ -54,14 +54,27 @@ class _Property:
     described: bool = True
     options: bool = False
     inner: tuple[_Property, ...] = ()  # of an object
+    items: str = "string"  # of an array
 
 
+_UNKNOWN = "unknown"
 _TYPES = ("string", "integer", "number", "boolean", "array")
 _INNER = (
     (_Property("string", True),),
     (_Property("boolean", False), _Property("string", True)),
     (_Property("integer", True), _Property("number", False, False), _Property("string", False, True, True)),
     (_Property("number", False),),
+    (
+        _Property("object", True, inner=(_Property("string", False), _Property("boolean", True))),
+        _Property("string", True),
+    ),
+    (
+        _Property("array", False),
+        _Property(
+            "object", False, inner=(_Property("string", True, True, True), _Property("integer", False))
+        ),
+        _Property("object", True, inner=(_Property("array", True, False),)),
+    ),
 )
 # each alone, and so both the first and the last of its tool
 _SINGLE = [
@@ -74,7 +87,16 @@ _SINGLE = [
 _SINGLE += [
     _Property("object", required, described, inner=inner)
     for described in (True, False)
-    for required, inner in zip((True, False, True, False), _INNER, strict=True)
+    for required, inner in zip((True, False, True, False, True, False), _INNER, strict=True)
+]
+_SINGLE += [
+    _Property("array", required, items=kind)
+    for kind in (*_TYPES[1:4], "object", _UNKNOWN)
+    for required in (True, False)
+]
+# of a type that no template knows: its name shows where it is printed, what is printed else is the default
+_SINGLE += [
+    _Property(_UNKNOWN, required, described) for required in (True, False) for described in (True, False)
 ]
 
 
@@ -97,16 +119,37 @@ def _property_sets() -> list[tuple[_Property, ...]]:
     ]
     sets: list[tuple[_Property, ...]] = [(single,) for single in _SINGLE]
     for single in _SINGLE:
-        alike = [p for p in _SINGLE if (p.described, bool(p.inner)) == (single.described, bool(single.inner))]
-        sets += [(single, *source.sample(alike, 2)), (*source.sample(alike, 2), single)]
+        alike = [p for p in _SINGLE if _group(p) == _group(single)]
+        sets += [(single, source.choice(alike)), (source.choice(alike), single)]
+    # within objects the same, no deeper than they are found
+    sets += [
+        (_Property("object", place % 2 == 0, place % 3 > 0, inner=found), string, integer)
+        for place, found in enumerate(list(sets))
+        if not any(deeper.inner for single in found for deeper in single.inner)
+    ]
     sets += [tuple(source.sample(_SINGLE, 3)) for _ in range(len(_SINGLE) // 2)]
-    # some templates refuse objects, or properties without a description: those stand together
-    sets.sort(key=lambda found: (any(p.inner for p in found), not all(p.described for p in found)))
+    # some templates refuse unknown types, objects, or properties without a description: those stand together
+    sets.sort(
+        key=lambda found: (
+            _has_unknown(found),
+            any(p.inner for p in found),
+            not all(p.described for p in found),
+        )
+    )
     return [*mixed, *sets]
+
+
+def _group(single: _Property) -> tuple[bool, bool, bool]:
+    return single.described, bool(single.inner), _UNKNOWN in (single.type, single.items)
+
+
+def _has_unknown(found: Sequence[_Property]) -> bool:
+    return any(_UNKNOWN in (p.type, p.items) or _has_unknown(p.inner) for p in found)
 
 
 _PROPERTIES = _property_sets()
 _SCHEMAS_A_CONVERSATION = 6
+_PLAIN_SETS = next(place for place, found in enumerate(_PROPERTIES) if any(p.inner for p in found))
 
 
 def sentinel(*parts: object) -> str:
@@ -131,7 +174,7 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
         numbers = range(len(_PROPERTIES))
         for start in range(0, len(numbers), _SCHEMAS_A_CONVERSATION):
             tools = tuple(tool(number) for number in numbers[start : start + _SCHEMAS_A_CONVERSATION])
-            for short in (("u",), ("u", "a", "u")):
+            for short in (("u", "a", "u"), ("u",))[: 1 if start >= _PLAIN_SETS else 2]:
                 yield Sample(short, Conversation("schemas", tuple(_messages(short)), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     for shape in _shapes(source, traits, capabilities):
@@ -161,9 +204,9 @@ def _object_schema(properties: Sequence[_Property], place: tuple[int, ...]) -> d
     required = []
     for k, kind in enumerate(properties):
         name = sentinel("pk", *place, k)
-        schema: dict[str, Any] = {"type": kind.type}
+        schema: dict[str, Any] = {"type": _type_name(kind.type, *place, k)}
         if kind.type == "array":
-            schema["items"] = {"type": "string"}
+            schema["items"] = {"type": _type_name(kind.items, *place, k, "i")}
         if kind.described:
             schema["description"] = sentinel("pd", *place, k) + _SUFFIX
         if kind.options:
@@ -175,6 +218,10 @@ def _object_schema(properties: Sequence[_Property], place: tuple[int, ...]) -> d
             required.append(name)
     found: dict[str, Any] = {"type": "object", "properties": schemas}
     return {**found, "required": required} if required else found
+
+
+def _type_name(kind: str, *place: object) -> str:
+    return sentinel("ty", *place) if kind == _UNKNOWN else kind
 
 
 def _call(i: int, j: int, variant: int) -> ToolCall:

@@ -114,6 +114,10 @@ class Helpers:
         """The blocks, in the order of first use."""
         return tuple(self._defines.values())
 
+    def block(self, name: str, body: Callable[[], Nodes]) -> str:
+        """The name of a block of one's own, which may call itself."""
+        return self._define(f"{name.rstrip('#')}-block{name.count('#') or ''}", body)
+
     def _define(self, name: str, body: Callable[[], Nodes]) -> str:
         if name not in self._defines:
             self._defines[name] = Define(name, ())  # named before its body, which may name it

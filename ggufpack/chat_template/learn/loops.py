@@ -27,16 +27,25 @@ from ggufpack.chat_template.learn.pieces import (
     label,
 )
 from ggufpack.chat_template.learn.slots import Sequence
-from ggufpack.chat_template.learn.spans import empty
+from ggufpack.chat_template.learn.spans import PROPERTY_LOOPS, empty
 from ggufpack.chat_template.learn.tables import Features, Row, features
 
-KINDS = ("option", "property", "argument", "definition", "call", "instruction")  # innermost first
+KINDS = (
+    "option",
+    "inner2",
+    "inner",
+    "property",
+    "argument",
+    "definition",
+    "call",
+    "instruction",
+)  # innermost first
 # Of these loops Go knows which entry is the first, and not which is the last
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
-_MAPS = ("property", "argument", "instruction")
+_MAPS = (*PROPERTY_LOOPS, "argument", "instruction")
 
 
-_LEAK = re.compile(r"Qz\w|_\d+W")
+_LEAK = re.compile(r"Qz\w|_\d+W", re.IGNORECASE)
 
 # what an item begins and ends with, and its own features
 _Key = tuple[str, str, tuple[tuple[str, bool], ...]]
@@ -66,6 +75,7 @@ class Folding:
         self.errors: Counter[str] = Counter()
         self.unknown: set[str] = set()  # slots with values in an unknown spelling
         self.required_loops: set[str] = set()
+        self._deeper: dict[str, list[tuple[_Hit, list[_Key]]]] = {}
         self.several_calls: set[bool] = set()  # of messages with several: whether more than one shows
 
     def fold(self) -> dict[str, list[Row]]:
@@ -77,8 +87,17 @@ class Folding:
         for sequence in self.sequences:
             found = features(sequence.conversation, sequence.index)
             self.rows[sequence.slot].append(Row(found, label(sequence.pieces)))
+        self._merge_inner()
         clean = {slot: self._without_leaks(slot, rows) for slot, rows in self.rows.items()}
-        return {slot: _with_empty_values(rows) for slot, rows in clean.items()}
+        return {slot: _with_types(_with_empty_values(rows)) for slot, rows in clean.items()}
+
+    def _merge_inner(self) -> None:
+        """Objects in objects are printed by one block that calls itself: two depths show its rows."""
+        for name in [slot for slot in self.rows if slot.startswith("inner2")]:
+            self.rows[name.replace("inner2", "inner")] += self.rows.pop(name)
+        for name, rows in self.rows.items():
+            if name.startswith("inner"):
+                self.rows[name] = [replace(row, label=tuple(map(_as_inner, row.label))) for row in rows]
 
     def _without_leaks(self, slot: str, rows: list[Row]) -> list[Row]:
         """Rows without a sentinel in a text: a value in an unknown spelling, no text of its own."""
@@ -137,7 +156,13 @@ class Folding:
         if kind == "property" and self._over_required(hits):
             self.required_loops.add(name)
         keys = {id(hit): self._keys(kind, name, hit) for hit in hits}
-        frame = _Frame([(hit, keys[id(hit)]) for hit in hits])
+        alike = [(hit, keys[id(hit)]) for hit in hits]
+        deeper = self._deeper.get(name, [])
+        if kind == "inner2":
+            above = self._hits("inner").get(name.replace("inner2", "inner"), [])
+            deeper = [(hit, self._keys("inner", name, hit)) for hit in above]
+            self._deeper[name.replace("inner2", "inner")] = alike
+        frame = _Frame([*alike, *deeper])
         for hit in sorted(hits, key=lambda hit: (hit.sequence, -hit.start)):
             key = keys[id(hit)]
             gaps = ["", *hit.gaps, ""]
@@ -187,6 +212,8 @@ class Folding:
         around = features(sequence.conversation, sequence.index)
         if kind == "call":
             return {**around, **found}
+        if kind in PROPERTY_LOOPS[1:]:
+            return found  # a block of its own, which sees nothing else
         return {**found, "system": around["system"]}
 
     def _own(self, kind: str, name: str, hit: _Hit, place: int) -> Features:
@@ -206,34 +233,81 @@ class _Frame:
     """What stands around the items of a loop: an opening, an ending, and separators between.
 
     What precedes an item in a gap depends on that item, what follows it on the one before; the rest
-    is the separator. Items that are alone in their list show where openings begin and endings end.
+    is the separator. Items that stand both at an edge of their list and inside show where openings
+    begin and endings end; those that do not are measured by what these leave over.
     """
 
     def __init__(self, hits: list[tuple[_Hit, list[_Key]]]) -> None:
+        self._gaps = [
+            (before, gap, behind)
+            for hit, keys in hits
+            for before, gap, behind in zip(keys, hit.gaps, keys[1:], strict=False)
+        ]
         befores: dict[_Key, set[str]] = defaultdict(set)
-        gaps_before: dict[_Key, set[str]] = defaultdict(set)
+        behinds: dict[_Key, set[str]] = defaultdict(set)
         for hit, keys in hits:
             befores[keys[0]].add(hit.before)
-            for key, gap in zip(keys[1:], hit.gaps, strict=True):
-                gaps_before[key].add(gap)
-        self._openings = {
-            key: _whole_tokens(common_suffix(gaps | befores[key])) for key, gaps in gaps_before.items()
+            behinds[keys[-1]].add(hit.behind)
+        self._openings: dict[_Key, str] = {}
+        self._endings: dict[_Key, str] = {}
+        self._find_openings(befores)
+        self._find_endings(behinds)
+        self._find_inner(set(befores), set(behinds))
+
+    def _find_openings(self, befores: dict[_Key, set[str]]) -> None:
+        gaps: dict[_Key, set[str]] = defaultdict(set)
+        for _, gap, key in self._gaps:
+            gaps[key].add(gap)
+        for key, texts in gaps.items():
+            self._openings[key] = _whole_tokens(common_suffix(texts | befores.get(key, set())))
+        outer = {
+            text[: len(text) - len(self._openings[key])] for key in gaps for text in befores.get(key, ())
         }
         for key, texts in befores.items():
-            if key not in self._openings:
+            if key not in gaps:
+                left = [
+                    max((o for o in outer if text.startswith(o)), key=len, default=text) for text in texts
+                ]
+                own = {text[len(o) :] for text, o in zip(texts, left, strict=True)}
                 fitting = [o for o in self._openings.values() if all(text.endswith(o) for text in texts)]
-                self._openings[key] = max(fitting, key=len, default="")
-        behinds: dict[_Key, set[str]] = defaultdict(set)
+                found = own.pop() if len(own) == 1 else ""
+                self._openings[key] = found or max(fitting, key=len, default="")
+
+    def _find_endings(self, behinds: dict[_Key, set[str]]) -> None:
         rests: dict[_Key, set[str]] = defaultdict(set)
-        for hit, keys in hits:
-            behinds[keys[-1]].add(hit.behind)
-            for before, behind, gap in zip(keys, keys[1:], hit.gaps, strict=False):
-                rests[before].add(gap[: len(gap) - len(self._openings[behind])])
-        self._endings = {key: common_prefix(texts | behinds[key]) for key, texts in rests.items()}
+        for key, gap, behind in self._gaps:
+            rests[key].add(gap[: len(gap) - len(self._openings[behind])])
+        for key, texts in rests.items():
+            self._endings[key] = common_prefix(texts | behinds.get(key, set()))
+        outer = {text[len(self._endings[key]) :] for key in rests for text in behinds.get(key, ())}
         for key, texts in behinds.items():
-            if key not in self._endings:
+            if key not in rests:
+                right = [max((o for o in outer if text.endswith(o)), key=len, default=text) for text in texts]
+                own = {text[: len(text) - len(o)] for text, o in zip(texts, right, strict=True)}
                 fitting = [e for e in self._endings.values() if all(text.startswith(e) for text in texts)]
-                self._endings[key] = max(fitting, key=len, default="")
+                found = own.pop() if len(own) == 1 else ""
+                self._endings[key] = found or max(fitting, key=len, default="")
+
+    def _find_inner(self, first: set[_Key], last: set[_Key]) -> None:
+        """Items that are never first, or never last: their gaps hold the separator that others have."""
+        known = Counter(
+            self.separator(gap, before, behind)
+            for before, gap, behind in self._gaps
+            if before in last and behind in first
+        )
+        if len(known) != 1:
+            return
+        (separator,) = known
+        for before, gap, behind in self._gaps:
+            if before in last and behind not in first:
+                rest = gap.removeprefix(self._endings[before])
+                if rest.startswith(separator):
+                    self._openings[behind] = rest.removeprefix(separator)
+        for before, gap, behind in self._gaps:
+            if before not in last:
+                rest = gap.removesuffix(self._openings[behind])
+                if rest.endswith(separator):
+                    self._endings[before] = rest.removesuffix(separator)
 
     def opening(self, key: _Key) -> str:
         """In front of an item."""
@@ -256,8 +330,10 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
         types = {"is_string": str, "is_map": dict, "is_list": list, "is_bool": bool, "is_none": type(None)}
         found = {name: isinstance(value, known) for name, known in types.items()}
         return {**found, "is_number": not any(found.values())}
-    if kind == "property":
+    if kind in PROPERTY_LOOPS:
         parameters = conversation.tools[path[0][1]]["function"]["parameters"]
+        for _, place in path[1:]:
+            parameters = list(parameters["properties"].values())[place]
         name, schema = list(parameters["properties"].items())[index]
         kinds = {f"type={known}": schema["type"] == known for known in _TYPES}
         return {
@@ -267,6 +343,7 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
             "inner": bool(schema.get("properties")),
             "inner_required": bool(schema.get("required")),
             **kinds,
+            **{f"items={known}": schema.get("items", {}).get("type") == known for known in _TYPES},
         }
     if kind == "call":
         return {"arguments": bool(conversation.messages[i].calls[index].arguments)}
@@ -279,6 +356,10 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
     return {}
 
 
+def _as_inner(mark: Any) -> Any:
+    return Loop(mark.name.replace("inner2", "inner")) if isinstance(mark, Loop) else mark
+
+
 def _with_empty_values(rows: list[Row]) -> list[Row]:
     """Rows in which an empty object is that value, and no text, where others have it filled."""
     known: dict[Label, Label] = {}
@@ -287,6 +368,27 @@ def _with_empty_values(rows: list[Row]) -> list[Row]:
             if isinstance(mark, Value) and (text := empty(mark)):
                 known[_spelled_out(row.label, place, text)] = row.label
     return [replace(row, label=known.get(row.label, row.label)) for row in rows]
+
+
+_TYPE_KINDS = {"property_type": "type", "items_type": "items"}
+
+
+def _with_types(rows: list[Row]) -> list[Row]:
+    """Rows in which the name of a type is that value, and no text, where others print an unknown one."""
+    known: dict[tuple[Label, str], Label] = {}
+    for row in rows:
+        for place, mark in enumerate(row.label):
+            if isinstance(mark, Value) and mark.kind in _TYPE_KINDS and mark.spelling in ("raw", "quoted"):
+                for kind in _TYPES:
+                    text = f'"{kind}"' if mark.spelling == "quoted" else kind
+                    feature = f"{_TYPE_KINDS[mark.kind]}={kind}"
+                    known[_spelled_out(row.label, place, text), feature] = row.label
+    found = []
+    for row in rows:
+        holding = [name for name, holds in row.features.items() if holds and "=" in name]
+        labels = (known[row.label, name] for name in holding if (row.label, name) in known)
+        found.append(replace(row, label=next(labels, row.label)))
+    return found
 
 
 def _spelled_out(found: Label, place: int, text: str) -> Label:

@@ -19,6 +19,7 @@ from ggufpack.chat_template.traits import Traits
 from ggufpack.errors import ChatTemplateError
 
 HEAD, TAIL = "head", "tail"
+_OWN = ("Qz",)
 
 
 @dataclass
@@ -123,11 +124,11 @@ class Slots:
         conversation = sample.conversation
         key = (conversation.messages[i].role, bool(conversation.messages[i].calls))
         alone = Conversation("alone", conversation.messages[: i + 1], conversation.tools, conversation.think)
-        last = [
-            type(value) for call in conversation.messages[i].calls[-1:] for value in call.arguments.values()
-        ]
-        tools = str(conversation.tools)[:200]
-        known = (sample.shape[: i + 1], tuple(last), len(conversation.tools), tools, alone.think)
+        calls = conversation.messages[i].calls[-1:]
+        last = tuple(type(value) for call in calls for value in call.arguments.values())
+        known: tuple[object, ...] = (sample.shape[: i + 1], last, bool(conversation.tools), alone.think)
+        if self._alone.get(known) == _OWN:  # what is printed behind holds values of this conversation
+            known = (*known, str(conversation.tools))
         if known not in self._alone:
             try:
                 text = self._without_prompt(alone)
@@ -135,7 +136,11 @@ class Slots:
                 self._alone[known] = ()
             else:
                 spans = find_spans(spellings, text, alone, self._calls)
-                self._alone[known] = (text[_last_end(spans, i) :],)
+                behind = text[_last_end(spans, i) :]
+                if "Qz" in behind:
+                    self._alone[known[:4]] = _OWN
+                    known = (*known[:4], str(conversation.tools))
+                self._alone[known] = (behind,)
         rendered = self._alone[known]
         if not rendered:
             return self._behind.get(key, "")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ggufpack.chat_template.conversation import Conversation
+from ggufpack.chat_template.conversation import Conversation, Json
 from ggufpack.chat_template.learn.conversations import LEFT, RIGHT
 from ggufpack.chat_template.learn.pieces import Atom, Path, Piece, Value
 from ggufpack.chat_template.traits import DATE_MARK
@@ -31,6 +31,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "compact-sorted": {"separators": (",", ":"), "sort_keys": True},
 }
 _WORDS = {True: re.compile(r"\b[Tt]rue\b"), None: re.compile(r"\b([Nn]one|null)\b")}
+# Loops over properties, over the properties of one that is an object, and over those of one of these.
+PROPERTY_LOOPS = ("property", "inner", "inner2")
 _EMPTY = re.compile(r"(\")?\{\}(?(1)\")")
 _NEAR = 120
 _TOKEN = re.compile(r"Qz[^\sW]*?W|(?<!\d)7\d{3}(?!\d)")
@@ -114,16 +116,24 @@ class Spellings:
                 self._object(value, None, path, kind)
             self._text(function["name"], None, path, "tool_name")
             self._text(function["description"], None, path, "tool_description")
-            for k, (name, schema) in enumerate(parameters["properties"].items()):
-                inner: Path = (*path, ("property", k))
-                self._object(schema, None, inner, "property")
-                self._text(name, None, inner, "property_name")
-                self._text(schema.get("description", ""), None, inner, "property_description")
-                self._object(schema.get("enum", []), None, inner, "options")
-                self._object(schema.get("properties", {}), None, inner, "inner_properties")
-                self._object(schema.get("required", []), None, inner, "inner_required")
-                for e, option in enumerate(schema.get("enum", ())):
-                    self._text(option, None, (*inner, ("option", e)), "option")
+            self._add_properties(parameters["properties"], path, PROPERTY_LOOPS)
+
+    def _add_properties(self, properties: Json, around: Path, loops: tuple[str, ...]) -> None:
+        for k, (name, schema) in enumerate(properties.items()):
+            path: Path = (*around, (loops[0], k))
+            self._object(schema, None, path, "property")
+            self._text(name, None, path, "property_name")
+            self._text(schema.get("description", ""), None, path, "property_description")
+            self._text(schema["type"], None, path, "property_type")
+            self._text(schema.get("items", {}).get("type", ""), None, path, "items_type")
+            self._object(schema.get("items", {}), None, path, "items")
+            self._object(schema.get("enum", []), None, path, "options")
+            self._object(schema.get("properties", {}), None, path, "inner_properties")
+            self._object(schema.get("required", []), None, path, "inner_required")
+            for e, option in enumerate(schema.get("enum", ())):
+                self._text(option, None, (*path, ("option", e)), "option")
+            if loops[1:]:
+                self._add_properties(schema.get("properties", {}), path, loops[1:])
 
     def _add_messages(self) -> None:
         systems = 0

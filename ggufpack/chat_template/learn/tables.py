@@ -75,6 +75,14 @@ def _type_is(kind: str) -> Expression:
     return call("eq", Path("$v", ("Type", "String")), text(kind))
 
 
+def _items_are(kind: str) -> Expression:
+    items = Path("$v", ("Items",))
+    is_map = call("eq", call("printf", text("%T"), items), text("map[string]interface {}"))
+    return call(
+        "and", is_map, call("eq", call("printf", text("%v"), call("index", items, text("type"))), text(kind))
+    )
+
+
 def _go_type_is(kind: str) -> Expression:
     return call("eq", call("printf", text("%T"), variable("v")), text(kind))
 
@@ -126,6 +134,10 @@ FEATURES: dict[str, Expression] = {
     "type=boolean": _type_is("boolean"),
     "type=array": _type_is("array"),
     "type=object": _type_is("object"),
+    **{
+        f"items={kind}": _items_are(kind)
+        for kind in ("string", "integer", "number", "boolean", "array", "object")
+    },
     "inner": Path("$v", ("Properties",)),
     "inner_required": Path("$v", ("Required",)),
     "arguments": Path("", ("Function", "Arguments")),
@@ -145,6 +157,7 @@ SLOT_FEATURES: dict[tuple[str, str], Expression] = {
     ),
     ("argument", "first"): call("not", variable("n")),
     ("property", "first"): call("not", variable("n")),
+    ("inner", "first"): call("not", variable("n")),
     ("option", "first"): call("eq", variable("i"), text(0)),
     ("option", "last"): call("eq", call("len", call("slice", Path("$v", ("Enum",)), variable("i"))), text(1)),
     ("instruction", "first"): call("not", variable("n")),
@@ -212,7 +225,7 @@ def features(conversation: Conversation, i: int) -> Features:
     return found
 
 
-def grow(rows: Sequence[Row], budget: int = 9) -> tuple[Tree, bool]:
+def grow(rows: Sequence[Row], budget: int) -> tuple[Tree, bool]:
     """A tree that tells the labels apart, and whether a leaf still has several (the commonest wins)."""
     counts = Counter(row.label for row in rows)
     if len(counts) == 1 or not budget:

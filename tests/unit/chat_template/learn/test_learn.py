@@ -167,13 +167,25 @@ def test_nested_schemas_of_a_property_printed_by_itself() -> None:
     assert_same(subject, user("a"), tools=(tool("send", city=CITY, sender=SENDER, to=CITY),))
 
 
-def test_nested_schemas_written_by_hand_are_lossy() -> None:
-    subject = Subject(
-        "{% macro type(p) %}{% if p.properties %}"
-        "{ {% for n, q in p.properties.items() %}{{ n }}: {{ type(q) }};{% endfor %} }"
-        "{% else %}{{ p.type }}{% endif %}{% endmacro %}"
-        "{% for t in tools or [] %}{{ t.function.name }}{{ type(t.function.parameters) }}{% endfor %}" + CHAT
-    )
+TYPES = (
+    "{% macro type(p, line) %}{% if p.properties %}{ {% for n, q in p.properties.items() %}LINE{{ n }}"
+    "{% if n not in (p.required or []) %}?{% endif %}: {{ type(q, line + '  ') }};{% endfor %} }"
+    "{% elif p.type == 'array' %}{{ p['items'].type }}[]{% else %}{{ p.type }}{% endif %}{% endmacro %}"
+    "{% for t in tools or [] %}{{ t.function.name }}{{ type(t.function.parameters, '\n') }}{% endfor %}"
+)
+
+
+def test_nested_schemas_written_by_a_macro_that_calls_itself() -> None:
+    subject = Subject(TYPES.replace("LINE", "") + CHAT)
+    place: dict[str, object] = {"type": "object", "properties": {"city": CITY, "sender": SENDER}}
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    for one in (tool("a", to=SENDER), tool("b", required=["at"], at=place, by=CITY, n=numbers), tool("c")):
+        assert_same(subject, user("a"), tools=(one,))
+    assert subject.learned.lossy == ()
+
+
+def test_nested_schemas_that_are_indented_are_lossy() -> None:
+    subject = Subject(TYPES.replace("LINE", "{{ line }}") + CHAT)
     assert "Qz" not in subject.text
     assert any("spelling unknown" in what for what in subject.learned.lossy)
 
@@ -332,7 +344,8 @@ def test_results_of_calls_that_are_not_printed() -> None:
 def test_a_generation_prompt_that_is_always_printed() -> None:
     subject = Subject(
         TOOLS_PYTHON + "{% for m in messages %}{% if m.role == 'assistant' %}<|bot|>"
-        "<think>{{ m.reasoning_content }}</think>{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}{{ c.function.arguments | tojson }}"
+        "<think>{{ m.reasoning_content }}</think>{% for c in m.tool_calls or [] %}"
+        "<call>{{ c.function.name }}{{ c.function.arguments | tojson }}"
         "{% endfor %}{% else %}<|{{ m.role }}|>{% endif %}{{ m.content }}<|end|>{% endfor %}"
         "<|bot|>{% if not enable_thinking %}<think></think>{% endif %}"
     )
