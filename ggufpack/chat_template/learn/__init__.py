@@ -83,6 +83,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             first_call_only=folding.several_calls == {False},
             required_loops=frozenset(folding.required_loops),
             empty_system=traits.empty_system,
+            spelling=slots.spelling,
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )
     )

@@ -22,7 +22,7 @@ from ggufpack.chat_template.go.nodes import (
     Template,
     Text,
 )
-from ggufpack.chat_template.learn.helpers import DOT, Helpers, Nodes, field, python_boolean
+from ggufpack.chat_template.learn.helpers import Helpers, field, python_boolean
 from ggufpack.chat_template.learn.pieces import Loop, Value, common_prefix, common_suffix
 from ggufpack.chat_template.learn.preludes import (
     IS_SYSTEM,
@@ -32,10 +32,13 @@ from ggufpack.chat_template.learn.preludes import (
     mentions,
     more,
     variables,
+    within_argument,
     within_message,
 )
 from ggufpack.chat_template.learn.slots import HEAD, TAIL
+from ggufpack.chat_template.learn.spelled import DOT, Nodes
 from ggufpack.chat_template.learn.tables import Branch, Tree, call, condition, negated, text, variable
+from ggufpack.chat_template.learn.values import Spelling
 
 _ROLES = ("system", "user", "assistant", "tool")
 _TOOLS = Path("$", ("Tools",))
@@ -62,6 +65,7 @@ class Learnt:
         required_loops: loops over properties that meet the required ones only.
         first_call_only: whether only the first of several calls is printed.
         empty_system: whether a leading system message without text is printed as one.
+        spelling: of lists and objects in arguments, where it is the template's own.
         thinking_tags: around reasoning, for Ollama to find; ``None`` for none.
         declares_tools: whether to mention tools and calls for Ollama's sake though none are printed.
     """
@@ -71,6 +75,7 @@ class Learnt:
     required_loops: frozenset[str] = frozenset()
     empty_system: bool = False
     thinking_tags: tuple[str, str] | None = None
+    spelling: Spelling | None = None
 
 
 # --- trees to what is printed --------------------------------------------------------
@@ -198,6 +203,8 @@ class Builder:
             return (Text("None"),)
         if kind == "flag":
             return python_boolean(expression)
+        if spelling == "own" and self.learnt.spelling is not None:
+            return (Include(self.helpers.spelled(self.learnt.spelling), expression),)
         if spelling == "raw":
             return (self.helpers.trimmed(value.left, value.right, expression),)
         if (
@@ -237,7 +244,7 @@ class Builder:
             # Ollama reads the calls' tag from the first text of the first `if .ToolCalls`
             return (*place, If(field("ToolCalls"), (Range(calls, body, "$j", "$c"),)))
         if kind == "argument":
-            return _map_loop(field("Function", "Arguments"), body)
+            return _map_loop(field("Function", "Arguments"), (*within_argument(body), *body))
         if kind == "option":
             return (Range(Path("$v", ("Enum",)), body, "$i", "$o"),)
         if name in self.learnt.required_loops:

@@ -24,6 +24,8 @@ LEFT, RIGHT = "\n\n\n \t", "\t \n\n\n"
 # Shows how a text is quoted and escaped: each of JSON, repr, HTML and none writes it differently.
 _SUFFIX = "'\"é"
 
+# What makes some templates wrap or escape a text.
+MARKS = ("<", "&", "\n")
 NUMBER_BASE = 7000
 _ARGUMENT_COUNTS = (2, 1, 1, 3, 0, 2, 1)
 _SEED = 0
@@ -232,13 +234,17 @@ def _call(i: int, j: int, variant: int) -> ToolCall:
         values = (
             text + _SUFFIX,
             number,
-            {"Qzx": [text, 1, True, None]},
+            {sentinel("ax", i, j, k): [text, 1, True, None]},
             text + _SUFFIX,
             True,
             [text, 1, False],
             None,
+            False,
+            *(text + mark + _SUFFIX for mark in MARKS),
         )
-        arguments[sentinel("ak", i, j, k)] = values[(i + 3 * j + k + variant // len(values)) % len(values)]
+        arguments[sentinel("ak", i, j, k)] = values[
+            (i + 3 * j + k + variant // len(_ARGUMENT_COUNTS)) % len(values)
+        ]
     return ToolCall(f"Qz{i:03d}{j:03d}W", sentinel("cn", i, j), arguments)
 
 

@@ -22,10 +22,9 @@ from ggufpack.chat_template.go.nodes import (
     Range,
     Text,
 )
+from ggufpack.chat_template.learn.spelled import DOT, IS_MAP, Nodes, spelled_body, unless_empty
 from ggufpack.chat_template.learn.tables import call, negated, text, variable
-
-Nodes = tuple[Node, ...]
-DOT = Path("")
+from ggufpack.chat_template.learn.values import Spelling
 
 _MONTHS = (
     "January",
@@ -224,7 +223,7 @@ class Helpers:
             shown = (Print(variable("s")), Text(f"{style.quote}{key}{style.quote}{style.colon}"), *value)
             assert given is not None  # noqa: S101  all are optional
             nodes.append(If(given, (*shown, later)))
-        return (*nodes, *_unless_empty(style.line(depth)), Text("}"))
+        return (*nodes, *unless_empty(style.line(depth)), Text("}"))
 
     @staticmethod
     def _map(style: _Style, depth: int, value: Nodes) -> Nodes:
@@ -233,7 +232,7 @@ class Helpers:
         loop = Range(
             DOT,
             (
-                If(first, (Text(style.separator(depth + 1)),), _unless_empty(style.line(depth + 1))),
+                If(first, (Text(style.separator(depth + 1)),), unless_empty(style.line(depth + 1))),
                 Assign("$n", Literal(1), declare=False),
                 *key,
                 *value,
@@ -248,7 +247,7 @@ class Helpers:
 
     @staticmethod
     def _list(style: _Style, depth: int, value: Nodes, items: Expression = DOT) -> Nodes:
-        between = If(variable("i"), (Text(style.separator(depth + 1)),), _unless_empty(style.line(depth + 1)))
+        between = If(variable("i"), (Text(style.separator(depth + 1)),), unless_empty(style.line(depth + 1)))
         closing: Nodes = (If(items, (Text(style.line(depth)),)),) if style.indent else ()
         return (Text("["), Range(items, (between, *value), "$i", "$v"), *closing, Text("]"))
 
@@ -258,11 +257,6 @@ class Helpers:
         plain: Nodes = (Print(call("json", DOT)),)
         if style.python:
             plain = _python_literal(DOT)
-        is_map = call(
-            "or",
-            call("eq", kind, text("template.templateArgs")),
-            call("eq", kind, text("map[string]interface {}")),
-        )
         return (
             Assign("$t", call("printf", text("%T"), DOT)),
             If(
@@ -272,7 +266,7 @@ class Helpers:
                     If(
                         call("eq", call("slice", kind, text(0), text(2)), text("[]")),
                         a_list,
-                        (If(is_map, self._map(style, depth, value), plain),),
+                        (If(IS_MAP, self._map(style, depth, value), plain),),
                     ),
                 ),
             ),
@@ -285,12 +279,16 @@ class Helpers:
             if kind == "tools"
             else self._include("function", spelling, 1, Path("$t", ("Function",)))
         )
-        between = If(variable("i"), (Text(style.separator(1)),), _unless_empty(style.line(1)))
+        between = If(variable("i"), (Text(style.separator(1)),), unless_empty(style.line(1)))
         return (
             Text("["),
             Range(value, (between, one), "$i", "$t"),
             Text(style.line(0) + "]"),
         )
+
+    def spelled(self, spelling: Spelling) -> str:
+        """A value as a template's own macro writes it."""
+        return self._define("own-value", lambda: spelled_body(spelling, "own-value"))
 
     # --- text -----------------------------------------------------------------
 
@@ -331,10 +329,6 @@ class Helpers:
             return (Include(self._define(name, lambda: _month_body(names)), DOT),)
         self.lossy.add(f"date %{directive}")
         return ()
-
-
-def _unless_empty(separator: str) -> Nodes:
-    return (Text(separator),) if separator else ()
 
 
 def _python_literal(value: Expression) -> Nodes:

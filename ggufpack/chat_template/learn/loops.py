@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from ggufpack.chat_template.conversation import Conversation
+from ggufpack.chat_template.learn.conversations import MARKS
 from ggufpack.chat_template.learn.pieces import (
     Atom,
     Label,
@@ -177,7 +178,19 @@ class Folding:
                 placed = [piece.outside(kind) if isinstance(piece, Atom) else piece for piece in item]
                 found = self._features(kind, name, hit, place)
                 self.rows[name].append(Row(found, label(joined(placed))))
+            if kind == "argument":
+                self._add_left_out(name, hit)
             self._replace(self.sequences[hit.sequence], hit, name, frame.opening(key[0]), behind)
+
+    def _add_left_out(self, name: str, hit: _Hit) -> None:
+        """Rows of the arguments that a template leaves out: those that are null."""
+        sequence = self.sequences[hit.sequence]
+        arguments = sequence.conversation.messages[sequence.index].calls[hit.path[0][1]].arguments
+        for index, value in enumerate(arguments.values()):
+            if value is None and index not in hit.indices:
+                own = _item_features("argument", sequence.conversation, sequence.index, hit.path, index)
+                around = features(sequence.conversation, sequence.index)
+                self.rows[name].append(Row({"first": index == 0, **own, "system": around["system"]}, ()))
 
     def _over_required(self, hits: list[_Hit]) -> bool:
         """Whether a loop over properties meets the required ones only."""
@@ -329,7 +342,9 @@ def _item_features(kind: str, conversation: Conversation, i: int, path: Path, in
         value = list(call.arguments.values())[index]
         types = {"is_string": str, "is_map": dict, "is_list": list, "is_bool": bool, "is_none": type(None)}
         found = {name: isinstance(value, known) for name, known in types.items()}
-        return {**found, "is_number": not any(found.values())}
+        found["is_true"] = value is True
+        marks = {f"has {mark!r}": isinstance(value, str) and mark in value for mark in MARKS}
+        return {**found, "is_number": not any(found.values()), **marks}
     if kind in PROPERTY_LOOPS:
         parameters = conversation.tools[path[0][1]]["function"]["parameters"]
         for _, place in path[1:]:

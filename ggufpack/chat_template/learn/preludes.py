@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
 from ggufpack.chat_template.go.nodes import Assign, Expression, If, Literal, Node, Path, Range, With
-from ggufpack.chat_template.learn.helpers import Nodes, field
-from ggufpack.chat_template.learn.tables import call, text, variable
+from ggufpack.chat_template.learn.helpers import field
+from ggufpack.chat_template.learn.spelled import Nodes
+from ggufpack.chat_template.learn.tables import MARKED, call, text, variable
 
 MESSAGES = Path("$", ("Messages",))
 IS_SYSTEM = call("eq", field("Role"), text("system"))
@@ -106,6 +107,22 @@ def within_message(nodes: object) -> Nodes:
     if "$calls" in used:
         found.append(Assign("$calls", field("ToolCalls")))
     return tuple(found)
+
+
+def within_argument(nodes: object) -> Nodes:
+    """Whether the argument is a text that holds one of ``MARKED``."""
+    used = {mark: name for mark, name in MARKED.items() if "$" + name in variables(nodes)}
+    if not used:
+        return ()
+    value = variable("v")
+    character = call("slice", call("slice", value, variable("at")), text(0), text(1))
+    seen = tuple(
+        If(call("eq", character, text(mark)), (Assign("$" + name, Literal(True), declare=False),))
+        for mark, name in used.items()
+    )
+    is_text = call("eq", call("printf", text("%T"), value), text("string"))
+    declared = tuple(Assign("$" + name, Literal(False)) for name in used.values())
+    return (*declared, If(is_text, (Range(call("len", value), seen, "", "$at"),)))
 
 
 # variable -> its value before the first message, and how each message changes it

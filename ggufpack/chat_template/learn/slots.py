@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
-from ggufpack.chat_template.learn.conversations import Sample, tool
+from ggufpack.chat_template.learn.conversations import MARKS, Sample, tool
 from ggufpack.chat_template.learn.pieces import Pieces, Value, common_prefix, common_suffix
 from ggufpack.chat_template.learn.spans import CallStyle, LearningError, Span, Spellings, find_spans
+from ggufpack.chat_template.learn.values import probe_spelling
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
 from ggufpack.errors import ChatTemplateError
@@ -53,6 +54,8 @@ class Slots:
         self.last_only = self.gathered and traits.system_several == "last-only"
         self.errors: Counter[str] = Counter()
         self._calls = how_calls_print(template, traits)
+        one_by_one = traits.calls and not self._calls.whole
+        self.spelling = probe_spelling(template, traits) if one_by_one else None
         self.texts: list[str] = []
         self._behind: dict[tuple[str, bool], str] = {}
         self._alone: dict[tuple[object, ...], tuple[str, ...]] = {}
@@ -79,7 +82,11 @@ class Slots:
     def _cut(self, sample: Sample) -> _Cut:
         conversation = sample.conversation
         messages = conversation.messages
-        spellings = Spellings(conversation, self.gathered, self.last_only)
+        if self.spelling is not None and self.spelling.null is None:
+            calls = [call for message in messages for call in message.calls if call.arguments]
+            if any(all(value is None for value in call.arguments.values()) for call in calls):
+                raise LearningError("a call all of whose arguments are left out")
+        spellings = Spellings(conversation, self.gathered, self.last_only, self.spelling)
         text = self.traits.prompt(self.template, conversation)
         self.texts.append(text)
         spans = find_spans(spellings, text, conversation, self._calls)
@@ -125,7 +132,11 @@ class Slots:
         key = (conversation.messages[i].role, bool(conversation.messages[i].calls))
         alone = Conversation("alone", conversation.messages[: i + 1], conversation.tools, conversation.think)
         calls = conversation.messages[i].calls[-1:]
-        last = tuple(type(value) for call in calls for value in call.arguments.values())
+        last = tuple(
+            (type(value), *(mark in str(value) for mark in MARKS))
+            for call in calls
+            for value in call.arguments.values()
+        )
         known: tuple[object, ...] = (sample.shape[: i + 1], last, bool(conversation.tools), alone.think)
         if self._alone.get(known) == _OWN:  # what is printed behind holds values of this conversation
             known = (*known, str(conversation.tools))

@@ -18,6 +18,7 @@ from typing import Any
 from ggufpack.chat_template.conversation import Conversation, Json
 from ggufpack.chat_template.learn.conversations import LEFT, RIGHT
 from ggufpack.chat_template.learn.pieces import Atom, Path, Piece, Value
+from ggufpack.chat_template.learn.values import Spelling
 from ggufpack.chat_template.traits import DATE_MARK
 
 # Styles of a JSON object, most likely first. Two styles may spell a small object alike: ``settle``.
@@ -30,7 +31,11 @@ STYLES: dict[str, dict[str, Any]] = {
     "sorted": {"sort_keys": True},
     "compact-sorted": {"separators": (",", ":"), "sort_keys": True},
 }
-_WORDS = {True: re.compile(r"\b[Tt]rue\b"), None: re.compile(r"\b([Nn]one|null)\b")}
+_WORDS = {
+    True: re.compile(r"\b[Tt]rue\b"),
+    False: re.compile(r"\b[Ff]alse\b"),
+    None: re.compile(r"\b([Nn]one|null)\b"),
+}
 # Loops over properties, over the properties of one that is an object, and over those of one of these.
 PROPERTY_LOOPS = ("property", "inner", "inner2")
 _EMPTY = re.compile(r"(\")?\{\}(?(1)\")")
@@ -55,12 +60,19 @@ class Span:
 class Spellings:
     """Every spelling of every value of a conversation."""
 
-    def __init__(self, conversation: Conversation, gathered: bool, last_only: bool = False) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        gathered: bool,
+        last_only: bool = False,
+        spelling: Spelling | None = None,
+    ) -> None:
         # token -> (text, where the token stands in it, value, owner, path)
         self._by_token: dict[str, list[_Placed]] = defaultdict(list)
         self._conversation = conversation
         self._gathered = gathered
         self._last_only = last_only
+        self._spelling = spelling
         self._add_tools()
         self._add_messages()
         for spelled in self._by_token.values():
@@ -164,6 +176,9 @@ class Spellings:
                         self._text(value, i, inner, "value")
                     else:
                         self._object(value, i, inner, "value")
+                        if self._spelling is not None:
+                            own = self._spelling.spell(value)
+                            self._place(_candidate(own, Value("value", "own")), i, inner)
             if message.role == "tool":
                 # a result without a call of its own; others are told apart from their calls later
                 self._text(message.tool_call_id, i, (), "result_id")
@@ -330,7 +345,7 @@ def find_spans(spellings: Spellings, text: str, conversation: Conversation, styl
 
 
 def _with_words(spans: list[Span], text: str, conversation: Conversation) -> list[Span]:
-    """With the spans of arguments that are true or null, which stand behind their keys."""
+    """With the spans of arguments that are true, false or null, which stand behind their keys."""
     found: list[Span] = []
     for place, span in enumerate(spans):
         found.append(span)
@@ -339,15 +354,15 @@ def _with_words(spans: list[Span], text: str, conversation: Conversation) -> lis
             continue
         (_, j), (_, k) = atom.path
         value = list(conversation.messages[atom.owner].calls[j].arguments.values())[k]
-        if value is not True and value is not None:
+        if not isinstance(value, bool) and value is not None:
             continue
         limit = spans[place + 1].start if place + 1 < len(spans) else len(text)
         words = list(_WORDS[value].finditer(text, span.end, min(limit, span.end + _NEAR)))
         if words:
             word = words[-1]  # the first may name the type
             mark = Value("value", "|".join(STYLES))
-            if word[0] in ("True", "None"):
-                mark = Value("flag" if value else "none", "python")
+            if word[0][0].isupper():
+                mark = Value("none" if value is None else "flag", "python")
             found.append(Span(word.start(), word.end(), replace(atom, mark=mark)))
     return found
 

@@ -13,6 +13,7 @@ from typing import Union
 
 from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.go.nodes import Call, Expression, Literal, Path
+from ggufpack.chat_template.learn.conversations import MARKS
 from ggufpack.chat_template.learn.pieces import Label
 
 Features = dict[str, bool]
@@ -87,6 +88,9 @@ def _go_type_is(kind: str) -> Expression:
     return call("eq", call("printf", text("%T"), variable("v")), text(kind))
 
 
+# Texts within an argument, and the variable that says whether they are; see preludes.within_argument.
+MARKED = dict(zip(MARKS, ("opening", "ampersand", "newline"), strict=True))
+
 # feature -> Go condition; the names of variables stand for the preludes in build.PRELUDES
 FEATURES: dict[str, Expression] = {
     "thinking": variable("think"),
@@ -96,8 +100,10 @@ FEATURES: dict[str, Expression] = {
     "is_map": _go_type_is("map[string]interface {}"),
     "is_list": _go_type_is("[]interface {}"),
     "is_bool": _go_type_is("bool"),
+    "is_true": call("and", _go_type_is("bool"), variable("v")),
     "is_none": _go_type_is("<nil>"),
     "is_number": _go_type_is("float64"),
+    **{f"has {mark!r}": variable(name) for mark, name in MARKED.items()},
     "last": variable("last"),
     "first": call("eq", variable("i"), variable("start")),
     "next=tool": _role("next", "tool"),

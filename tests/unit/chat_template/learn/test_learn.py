@@ -341,6 +341,44 @@ def test_results_of_calls_that_are_not_printed() -> None:
     assert_calls_same(subject)
 
 
+XML = (
+    "{% macro xml(v) %}{% if v is mapping %}{% for k, w in v.items() if w is not none %}<{{ k }}>{{ xml(w) }}"
+    "</{{ k }}>{% endfor %}{% elif v is string %}{{ v }}{% elif v is iterable %}{% for w in v %}<item>"
+    "{{ xml(w) }}</item>{% endfor %}{% elif v is boolean %}{{ v | tojson }}{% elif v is none %}"
+    "{% else %}{{ v }}{% endif %}{% endmacro %}"
+)
+BRACES = (
+    "{% macro xml(v) %}{% if v is mapping %}{{ '{' }}{% for k, w in v.items() %}{{ k }}={{ xml(w) }}"
+    "{{ '; ' if not loop.last }}{% endfor %}{{ '}' }}{% elif v is string %}`{{ v }}`{% elif v is boolean %}"
+    "{{ 'yes' if v else 'no' }}{% elif v is iterable %}({% for w in v %}{{ xml(w) }}"
+    "{{ ' ' if not loop.last }}{% endfor %}){% else %}{{ v }}{% endif %}{% endmacro %}"
+)
+
+
+@pytest.mark.parametrize(("macro", "left_out"), [(XML, True), (BRACES, False)])
+def test_arguments_written_by_a_macro_that_calls_itself(macro: str, left_out: bool) -> None:
+    condition = "if v is not none " * left_out
+    loop = f"{{% for k, v in c.function.arguments.items() {condition}%}}"
+    each = "<{{ k }}>{{ xml(v) }}</{{ k }}>{% endfor %}"
+    subject = Subject(macro + learned_calls("[{{ c.function.name }}]" + loop + each).jinja.text)
+    assert subject.learned.lossy == ()
+    deep: dict[str, object] = {"a": [1, {"b": "<x>", "c": [True, None, []]}, "y"], "d": {"e": {}}, "f": None}
+    one = call("run", at=deep, list=[], no=False, none=None, text="a & b", twice=[["x"], ["y", 2]])
+    for chosen in (one, call("run", m={}), call("run")):
+        assert_same(subject, user("a"), assistant("", chosen), result("r", chosen), tools=(tool("run"),))
+
+
+def test_arguments_wrapped_when_they_hold_markup() -> None:
+    subject = learned_calls(
+        "<{{ c.function.name }}>{% for k, v in c.function.arguments.items() %}<{{ k }}>"
+        "{% if v is string and ('<' in v or '\\n' in v) %}<![CDATA[{{ v }}]]>{% else %}{{ v }}{% endif %}"
+        "</{{ k }}>{% endfor %}</{{ c.function.name }}>"
+    )
+    for text in ("plain & 'simple'", "a < b", "two\nlines", "", "<"):
+        one = call("run", code=text, other="x")
+        assert_same(subject, user("a"), assistant("", one), result("r", one), tools=(tool("run"),))
+
+
 def test_a_generation_prompt_that_is_always_printed() -> None:
     subject = Subject(
         TOOLS_PYTHON + "{% for m in messages %}{% if m.role == 'assistant' %}<|bot|>"
