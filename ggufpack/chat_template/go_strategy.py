@@ -99,9 +99,16 @@ class GoTemplate:
 
 
 def covers(shape: str, case: Case) -> bool:
-    """Whether a refusal of ``shape`` covers ``case``: a role path covers what begins with it."""
+    """Whether a refusal of ``shape`` covers ``case``.
+
+    A role path covers what begins with it, calls and definitions what has any.
+    """
     if shape == case.shape:
         return True
+    if shape == "tools:call":
+        return any(message.calls for message in case.conversation.messages)
+    if shape == "tools:definition":
+        return bool(case.conversation.tools)
     path = shape.removesuffix("/*")
     roles = case.conversation.roles
     is_path = path.split("/")[0] in ("user", "assistant", "system", "tool") and shape != "system"
