@@ -1,7 +1,7 @@
 """Conversations whose every text is a sentinel, so that a render shows where each one went.
 
 A *shape* is a list of turns: ``s`` system, ``u`` user, ``T`` a tool's result; anything else is the
-assistant's: ``a`` text, ``t`` thinking, ``c`` a call (``acc``: text and two calls).
+assistant's: ``a`` text, ``t`` thinking, ``c`` a call (``acc``: text and two calls), ``-`` nothing.
 """
 
 from __future__ import annotations
@@ -286,11 +286,13 @@ def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str])
     calls, thinking, prefill = (name in capabilities for name in ("calls", "thinking", "prefill"))
     heads: tuple[Shape, ...] = ((), ("s",)) if system else ((),)
     for length in (1, 3, 5, 7):
-        turns: Shape = tuple("ua"[i % 2] for i in range(length))
+        turns = tuple("ua"[i % 2] for i in range(length))
         for head in heads:
             yield head + turns
             if prefill and length < 7:
                 yield (*head, *turns, "a")
+    for turns in (("u", "-", "u"), ("u", "-", "u", "a", "u"), ("u", "a", "u", "-", "u")):
+        yield from (head + turns for head in heads)
     if thinking:
         yield from _thinking_shapes(heads)
     if calls or _only_results(traits, capabilities):

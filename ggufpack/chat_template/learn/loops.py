@@ -376,13 +376,21 @@ def _as_inner(mark: Any) -> Any:
 
 
 def _with_empty_values(rows: list[Row]) -> list[Row]:
-    """Rows in which an empty object is that value, and no text, where others have it filled."""
+    """Rows in which an empty value is that value, and no text, where others have it filled."""
     known: dict[Label, Label] = {}
+    silent: dict[tuple[Label, str], Label] = {}
     for row in rows:
         for place, mark in enumerate(row.label):
             if isinstance(mark, Value) and (text := empty(mark)):
                 known[_spelled_out(row.label, place, text)] = row.label
-    return [replace(row, label=known.get(row.label, row.label)) for row in rows]
+            if isinstance(mark, Value) and mark.spelling == "raw" and mark.kind in ("content", "thinking"):
+                silent[_spelled_out(row.label, place, ""), mark.kind] = row.label
+    found = []
+    for row in rows:
+        absent = [name for name in ("content", "thinking") if row.features.get(name) is False]
+        labels = (silent[row.label, name] for name in absent if (row.label, name) in silent)
+        found.append(replace(row, label=next(labels, known.get(row.label, row.label))))
+    return found
 
 
 _TYPE_KINDS = {"property_type": "type", "items_type": "items"}

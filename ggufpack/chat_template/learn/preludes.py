@@ -72,6 +72,10 @@ def before_messages(nodes: object) -> Nodes:
     if "$lastsystem" in used:
         last = If(IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
         found += [Assign("$lastsystem", Literal("")), Range(MESSAGES, (last,))]
+    if "$opens" in used:
+        other = call("and", call("not", variable("opens")), call("ne", field("Role"), text("system")))
+        take = If(other, (Assign("$opens", field("Role"), declare=False),))
+        found += [Assign("$opens", Literal("")), Range(MESSAGES, (take,))]
     if "$user" in used:
         found += _find("$user", -1, variable("i"), _IS_USER)
     if "$user1" in used:

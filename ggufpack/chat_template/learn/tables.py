@@ -111,6 +111,8 @@ FEATURES: dict[str, Expression] = {
     "tools": Path("$", ("Tools",)),
     "system": variable("system"),
     "any_system": Path("$", ("System",)),
+    "opens=assistant": _role("opens", "assistant"),
+    "opens=nothing": call("not", variable("opens")),
     "off": _switch(False),
     "on": _switch(True),
     "after_user": call("gt", variable("i"), variable("user")),
@@ -192,7 +194,8 @@ def features(conversation: Conversation, i: int) -> Features:
         "off": conversation.think is False,
     }
     if i < 0:
-        return found
+        opening = next((message.role for message in messages if message.role != "system"), "")
+        return {**found, "opens=assistant": opening == "assistant", "opens=nothing": not opening}
     before = messages[i - 1] if i > 0 else None
     earlier = messages[:i]
     answers = [k for k, m in enumerate(messages) if m.role == "assistant" and not m.calls]

@@ -379,6 +379,29 @@ def test_arguments_wrapped_when_they_hold_markup() -> None:
         assert_same(subject, user("a"), assistant("", one), result("r", one), tools=(tool("run"),))
 
 
+def test_an_answer_without_text() -> None:
+    subject = Subject(
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{% if m.content.strip() %}\n{{ m.content.strip() }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert_same(subject, user("a"), assistant(""), user("b"), assistant("c"), user("d"))
+    assert_same(subject, system("S"), user("a"), assistant("c"), user("b"), assistant(""), user("d"))
+
+
+def test_a_head_that_depends_on_who_speaks_first() -> None:
+    subject = Subject(
+        "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"
+        "{% set rest = messages | rejectattr('role', 'equalto', 'system') | list %}"
+        "{% if not rest %}alone{% elif rest[0].role == 'assistant' %}welcome{% else %}question{% endif %}"
+        "{% for m in rest %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    for messages in ((user("a"),), (assistant("b"), user("a")), (system("S"),)):
+        assert_same(subject, *messages)
+        assert_same(subject, system("T"), *(m for m in messages if m.role != "system"))
+
+
 def test_a_generation_prompt_that_is_always_printed() -> None:
     subject = Subject(
         TOOLS_PYTHON + "{% for m in messages %}{% if m.role == 'assistant' %}<|bot|>"
