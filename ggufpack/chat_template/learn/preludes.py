@@ -76,6 +76,11 @@ def before_messages(nodes: object) -> Nodes:
         other = call("and", call("not", variable("opens")), call("ne", field("Role"), text("system")))
         take = If(other, (Assign("$opens", field("Role"), declare=False),))
         found += [Assign("$opens", Literal("")), Range(MESSAGES, (take,))]
+    if "$anytool" in used:
+        seen = If(
+            call("eq", field("Role"), text("tool")), (Assign("$anytool", Literal(True), declare=False),)
+        )
+        found += [Assign("$anytool", Literal(False)), Range(MESSAGES, (seen,))]
     if "$user" in used:
         found += _find("$user", -1, variable("i"), _IS_USER)
     if "$user1" in used:

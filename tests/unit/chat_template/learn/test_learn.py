@@ -402,6 +402,19 @@ def test_a_head_that_depends_on_who_speaks_first() -> None:
         assert_same(subject, system("T"), *(m for m in messages if m.role != "system"))
 
 
+def test_a_text_that_depends_on_a_result_anywhere() -> None:
+    subject = Subject(
+        "{% set kept = messages | selectattr('role', 'equalto', 'tool') | list %}"
+        + learned_calls("[{{ c.function.name }}]{{ c.function.arguments | tojson }}").jinja.text.replace(
+            "{{ m.content }}", "{% if kept and m.role == 'assistant' %}<kept>{% endif %}{{ m.content }}"
+        )
+    )
+    one = call("run", code="x")
+    turns = (user("a"), assistant("b"), user("c"))
+    assert_same(subject, *turns)
+    assert_same(subject, *turns, assistant("", one), result("r", one), tools=(tool("run", code=CITY),))
+
+
 def test_a_generation_prompt_that_is_always_printed() -> None:
     subject = Subject(
         TOOLS_PYTHON + "{% for m in messages %}{% if m.role == 'assistant' %}<|bot|>"
