@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from ggufpack.chat_template.go.nodes import Template
 from ggufpack.chat_template.learn.build import Builder, Learnt
-from ggufpack.chat_template.learn.conversations import Sample, samples
+from ggufpack.chat_template.learn.conversations import Sample, samples, samples_to_empty
 from ggufpack.chat_template.learn.counters import find_counters
 from ggufpack.chat_template.learn.loops import Folding
-from ggufpack.chat_template.learn.slots import Slots
+from ggufpack.chat_template.learn.slots import Sequence, Slots
 from ggufpack.chat_template.learn.spans import PROPERTY_LOOPS, settle
 from ggufpack.chat_template.learn.tables import grow
 from ggufpack.chat_template.render import ChatTemplate
@@ -67,6 +67,8 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
     sequences = slots.collect(taken)
     if not sequences:
         raise NothingLearnedError(slots.errors.most_common(1)[0][0] if slots.errors else "no conversation")
+    emptied = list(slots.emptied(samples_to_empty(traits, able)))
+    sequences += emptied
     settle(sequence.pieces for sequence in sequences)
     find_counters(sequences)
     texts = slots.texts
@@ -82,7 +84,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             {slot: tree for slot, (tree, _) in grown.items()},
             first_call_only=folding.several_calls == {False},
             required_loops=frozenset(folding.required_loops),
-            empty_system=traits.empty_system,
+            empty_system=traits.empty_system or _is_system_emptied(emptied),
             spelling=slots.spelling,
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,
         )
@@ -106,6 +108,11 @@ def _possible(traits: Traits) -> frozenset[str]:
         "prefill": traits.prefill,
     }
     return frozenset(name for name, possible in found.items() if possible)
+
+
+def _is_system_emptied(emptied: Iterable[Sequence]) -> bool:
+    firsts = (sequence.conversation.messages[0] for sequence in emptied)
+    return any(first.role == "system" and not first.content for first in firsts)
 
 
 _OPENING = re.compile(r"(<[^<>\s]+>|\[[A-Za-z_]+\])\s*$")

@@ -189,6 +189,22 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
         yield Sample(shape, Conversation("/".join(shape), tuple(_messages(shape, len(seen))), tools, think))
 
 
+def samples_to_empty(traits: Traits, capabilities: frozenset[str]) -> Iterator[tuple[Sample, int]]:
+    """Samples, and the message of each that is to be seen without text, too."""
+    system = "system" in capabilities and traits.system != "raises"
+    chosen = [("u", 0), ("u a u", 0), ("u a u", 2), ("u a u", 1), ("u a u a u", 3)]
+    chosen += [("s u", 0), ("s u a u", 0), ("s u", 1), ("s u a u", 2)] * system
+    chosen += [("u at u", 1)] * ("thinking" in capabilities)
+    offers = [()] * (traits.chat == "plain") + [(0, 1)] * ("tools" in capabilities)
+    thinks = (None, True, False) if "thinking" in capabilities and traits.switches else (None,)
+    for turns, i in chosen:
+        shape = tuple(turns.split())
+        for chosen_tools in offers if shape[i] != "u" or traits.chat != "plain" else offers[:1]:
+            for think in thinks if len(shape) < 4 else thinks[:1]:
+                tools = tuple(tool(number) for number in chosen_tools)
+                yield Sample(shape, Conversation(turns, tuple(_messages(shape)), tools, think)), i
+
+
 def tool(number: int) -> Json:
     """A tool definition of sentinels."""
     parameters = _object_schema(_PROPERTIES[number], (number,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
-from ggufpack.chat_template.go.nodes import Assign, Expression, If, Literal, Node, Path, Range, With
+from ggufpack.chat_template.go.nodes import Assign, Break, Expression, If, Literal, Node, Path, Range, With
 from ggufpack.chat_template.learn.helpers import field
 from ggufpack.chat_template.learn.spelled import Nodes
 from ggufpack.chat_template.learn.tables import MARKED, call, text, variable
@@ -55,6 +55,13 @@ _IS_USER = call("eq", field("Role"), text("user"))
 _IS_ANSWER = call("and", call("eq", field("Role"), text("assistant")), call("not", field("ToolCalls")))
 
 
+def _any_text(name: str) -> Nodes:
+    """``$name`` is set where the message's text is more than white space."""
+    here = call("slice", call("slice", variable("whole"), variable("k")), text(0), text(1))
+    found: Nodes = (If(call("gt", here, text(" ")), (Assign(name, Literal(True), declare=False), Break())),)
+    return (Assign("$whole", field("Content")), Range(call("len", variable("whole")), found, "", "$k"))
+
+
 def before_messages(nodes: object) -> Nodes:
     """What is computed once, in front of everything."""
     used = _tracked(nodes)
@@ -64,6 +71,9 @@ def before_messages(nodes: object) -> Nodes:
     if "$system" in used:
         found.append(Assign("$system", Literal("")))
         keep += (Assign("$system", field("Content"), declare=False),)
+    if "$systemtext" in used:
+        found.append(Assign("$systemtext", Literal(False)))
+        keep += _any_text("$systemtext")
     if "$start" in used:
         found.append(Assign("$start", Literal(0)))
         keep += (Assign("$start", Literal(1), declare=False),)
@@ -113,6 +123,8 @@ def within_message(nodes: object) -> Nodes:
         found.append(If(call("not", variable("last")), (With(following, tuple(take)),)))
     if "$think" in used:
         found.append(Assign("$think", field("Thinking")))
+    if "$text" in used:
+        found += [Assign("$text", Literal(False)), *_any_text("$text")]
     if "$calls" in used:
         found.append(Assign("$calls", field("ToolCalls")))
     return tuple(found)

@@ -6,7 +6,9 @@ behind that message alone, too.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -21,6 +23,8 @@ from ggufpack.errors import ChatTemplateError
 
 HEAD, TAIL = "head", "tail"
 _OWN = ("Qz",)
+_BLANKS = ("", " ")
+_STRIPPED = {"": "", "newlines": "\n", "all": None}  # a text without white space there
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Slots:
         self._behind: dict[tuple[str, bool], str] = {}
         self._alone: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._forced: dict[tuple[bool, bool | None], str] = {}
+        self._openings: dict[str, set[str]] = defaultdict(set)
 
     def collect(self, samples: list[Sample]) -> list[Sequence]:
         """The sequences of all samples that render."""
@@ -71,13 +76,55 @@ class Slots:
                 self.errors[str(error)] += 1
             except ChatTemplateError as error:
                 self.errors[f"raises: {error}"] += 1
-        openings: dict[str, set[str]] = defaultdict(set)
         for cut in cuts:
             placed = list(cut.ends)
             for before, i in pairwise(placed):
                 opening = cut.text[cut.ends[before] : cut.limits[before]]
-                openings[cut.conversation.messages[i].role].add(opening)
-        return [sequence for cut in cuts for sequence in self._sequences(cut, openings)]
+                self._openings[cut.conversation.messages[i].role].add(opening)
+        return [sequence for cut in cuts for sequence in self._sequences(cut)]
+
+    def emptied(self, samples: Iterable[tuple[Sample, int]]) -> Iterator[Sequence]:
+        """The sequences of samples in which one message has no text, told by those in which it has.
+
+        Its own slot is printed as ever, with nothing in the text's place, or as something else; all
+        others must be as they were.
+        """
+        for sample, i in samples:
+            try:
+                cut = self._cut(sample)
+                for blank in _BLANKS:
+                    yield from self._without_text(cut, i, blank)
+            except (LearningError, ChatTemplateError):
+                continue  # of no harm: nothing is learned of this one
+
+    def _without_text(self, cut: _Cut, i: int, blank: str) -> Iterator[Sequence]:
+        messages = list(cut.conversation.messages)
+        messages[i] = replace(messages[i], content=blank)
+        conversation = replace(cut.conversation, messages=tuple(messages))
+        parts = self._parts(cut)
+        text = self.traits.prompt(self.template, conversation)
+        spans = [span for span in cut.spans if _is_text_of(span, i, messages[i].role)]
+        if not spans and text == cut.text:  # it is never printed
+            for slot, index, begin, until in parts:
+                yield Sequence(slot, conversation, index, self._pieces(cut, begin, until))
+        holders = [part for part in parts if any(part[2] <= span.start < part[3] for span in spans)]
+        if len(spans) != 1 or len(holders) != 1:
+            return
+        (_, _, start, end), span = holders[0], spans[0]
+        before, behind = cut.text[:start], cut.text[end:]
+        if len(text) < len(before + behind) or not (text.startswith(before) and text.endswith(behind)):
+            return
+        found = text[start : len(text) - len(behind)]
+        spelled = _spelled_blank(blank, span)
+        as_ever = found == cut.text[start : span.start] + spelled + cut.text[span.end : end]
+        for slot, index, begin, until in parts:
+            pieces = self._pieces(cut, begin, until)
+            if begin == start and not as_ever:
+                spellings = Spellings(conversation, self.gathered, self.last_only, self.spelling)
+                spans = find_spans(spellings, text, conversation, self._calls)
+                other = _Cut(conversation, text, spans, {}, [])
+                pieces = self._pieces(other, start, start + len(found))
+            yield Sequence(slot, conversation, index, pieces)
 
     def _cut(self, sample: Sample) -> _Cut:
         conversation = sample.conversation
@@ -192,27 +239,32 @@ class Slots:
             self._forced[key] = common_suffix(texts) if texts[:1] == texts[1:2] else ""
         return self._forced[key]
 
-    def _sequences(self, cut: _Cut, openings: dict[str, set[str]]) -> list[Sequence]:
-        conversation, text = cut.conversation, cut.text
-        start = self._head_end(cut, openings)
+    def _sequences(self, cut: _Cut) -> list[Sequence]:
+        return [
+            Sequence(slot, cut.conversation, i, self._pieces(cut, begin, end))
+            for slot, i, begin, end in self._parts(cut)
+        ]
+
+    def _parts(self, cut: _Cut) -> list[tuple[str, int, int, int]]:
+        """The slots, the messages they are of, and where each begins and ends."""
+        conversation = cut.conversation
+        start = self._head_end(cut)
         parts = [(HEAD, -1, 0, start)]
         for i, end in cut.ends.items():
             parts.append((conversation.messages[i].role, i, start, max(start, end)))
             start = max(start, end)
         if not conversation.is_prefill:
-            parts.append((TAIL, len(conversation.messages), start, len(text)))
-        return [
-            Sequence(slot, conversation, i, self._pieces(cut, begin, end)) for slot, i, begin, end in parts
-        ]
+            parts.append((TAIL, len(conversation.messages), start, len(cut.text)))
+        return parts
 
-    def _head_end(self, cut: _Cut, openings: dict[str, set[str]]) -> int:
+    def _head_end(self, cut: _Cut) -> int:
         """Where the first message's opening begins: the longest that this role has elsewhere."""
         owned = [span.start for span in cut.spans if span.atom.owner is not None]
         before = cut.text[: min(owned, default=len(cut.text))]
         if not cut.ends:
             return len(common_prefix([before, self._without_prompt(cut.conversation)]))
         role = cut.conversation.messages[next(iter(cut.ends))].role
-        known = openings.get(role, set())
+        known = self._openings.get(role, set())
         fitting = [opening for opening in known if before.endswith(opening)]
         if fitting:
             return len(before) - max(map(len, fitting))
@@ -261,6 +313,25 @@ def how_calls_print(template: ChatTemplate, traits: Traits) -> CallStyle:
         (single, both.count(first.name) or single, both.count(second.name) or single),
         "arguments" in kinds,
     )
+
+
+def _is_text_of(span: Span, i: int, role: str) -> bool:
+    atom = span.atom
+    kind = atom.mark.kind if isinstance(atom.mark, Value) else ""
+    if atom.owner == i:
+        return kind == "content"
+    return role == "system" and kind in ("system", "last_system") and atom.owner is None
+
+
+def _spelled_blank(blank: str, span: Span) -> str:
+    """A blank text as it would be printed in a span's place."""
+    mark = span.atom.mark
+    if not isinstance(mark, Value) or mark.spelling not in ("raw", "quoted"):
+        raise LearningError("a text in a spelling of its own")
+    for side, strip in ((mark.left, str.lstrip), (mark.right, str.rstrip)):
+        if side:
+            blank = strip(blank, _STRIPPED[side])
+    return json.dumps(blank) if mark.spelling == "quoted" else blank
 
 
 def _last_end(spans: list[Span], i: int) -> int:

@@ -95,6 +95,7 @@ MARKED = dict(zip(MARKS, ("opening", "ampersand", "newline"), strict=True))
 FEATURES: dict[str, Expression] = {
     "thinking": variable("think"),
     "content": Path("", ("Content",)),
+    "text": variable("text"),
     "calls": variable("calls"),
     "is_string": _go_type_is("string"),
     "is_map": _go_type_is("map[string]interface {}"),
@@ -110,6 +111,8 @@ FEATURES: dict[str, Expression] = {
     "prev=tool": _role("prev", "tool"),
     "tools": Path("$", ("Tools",)),
     "system": variable("system"),
+    "system_content": variable("system"),
+    "system_text": variable("systemtext"),
     "any_system": Path("$", ("System",)),
     "opens=assistant": _role("opens", "assistant"),
     "opens=nothing": call("not", variable("opens")),
@@ -189,7 +192,9 @@ def features(conversation: Conversation, i: int) -> Features:
     leading = messages[0].role == "system"
     found = {
         "system": leading,
-        "any_system": any(message.role == "system" for message in messages),
+        "system_content": leading and bool(messages[0].content),
+        "system_text": leading and bool(messages[0].content.strip()),
+        "any_system": any(message.role == "system" and message.content for message in messages),
         "tools": bool(conversation.tools),
         "on": conversation.think is True,
         "off": conversation.think is False,
@@ -224,10 +229,11 @@ def features(conversation: Conversation, i: int) -> Features:
         "first": i == int(leading),
         "last_user": bool(users) and i == users[-1],
     }
+    if message.role in ("user", "assistant"):
+        found |= {"content": bool(message.content), "text": bool(message.content.strip())}
     if message.role == "assistant":
         found |= {
             "thinking": bool(message.thinking),
-            "content": bool(message.content),
             "calls": bool(message.calls),
             "one_call": len(message.calls) == 1,
         }
