@@ -26,6 +26,7 @@ from ggufpack.chat_template.learn.pieces import (
     common_suffix,
     joined,
     label,
+    whole_tokens,
 )
 from ggufpack.chat_template.learn.slots import Sequence
 from ggufpack.chat_template.learn.spans import PROPERTY_LOOPS, empty
@@ -272,7 +273,7 @@ class _Frame:
         for _, gap, key in self._gaps:
             gaps[key].add(gap)
         for key, texts in gaps.items():
-            self._openings[key] = _whole_tokens(common_suffix(texts | befores.get(key, set())))
+            self._openings[key] = whole_tokens(common_suffix(texts | befores.get(key, set())))
         outer = {
             text[: len(text) - len(self._openings[key])] for key in gaps for text in befores.get(key, ())
         }
@@ -492,11 +493,3 @@ def _index(piece: str | Atom, kind: str) -> int:
 def _text(pieces: Pieces, at: int) -> str:
     piece = pieces[at] if 0 <= at < len(pieces) else ""
     return piece if isinstance(piece, str) else ""
-
-
-def _whole_tokens(opening: str) -> str:
-    """Without a beginning that is the end of a token."""
-    if not opening or opening[0] in "\"'":
-        return opening
-    whole = re.search(r"[\s<\[{(]", opening)
-    return opening[whole.start() :] if whole else ""

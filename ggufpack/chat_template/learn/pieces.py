@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Union
@@ -81,3 +82,16 @@ def common_prefix(texts: Collection[str]) -> str:
 def common_suffix(texts: Collection[str]) -> str:
     """The longest ending that all ``texts`` have."""
     return common_prefix([text[::-1] for text in texts])[::-1]
+
+
+def whole_tokens(opening: str) -> str:
+    """Without a beginning that is the end of a token."""
+    if not opening or opening[0] in "\"'":
+        return opening
+    whole = re.search(r"[\s<\[{(]", opening)
+    return opening[whole.start() :] if whole else ""
+
+
+def without_half_token(text: str) -> str:
+    """Without an ending that is the beginning of a token."""
+    return re.sub(r"<[^<>\s]*$", "", text)

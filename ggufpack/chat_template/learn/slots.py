@@ -14,7 +14,14 @@ from itertools import pairwise
 
 from ggufpack.chat_template.conversation import Conversation, Message, ToolCall
 from ggufpack.chat_template.learn.conversations import MARKS, Sample, tool
-from ggufpack.chat_template.learn.pieces import Pieces, Value, common_prefix, common_suffix
+from ggufpack.chat_template.learn.pieces import (
+    Pieces,
+    Value,
+    common_prefix,
+    common_suffix,
+    whole_tokens,
+    without_half_token,
+)
 from ggufpack.chat_template.learn.spans import CallStyle, LearningError, Span, Spellings, find_spans
 from ggufpack.chat_template.learn.values import probe_spelling
 from ggufpack.chat_template.render import ChatTemplate
@@ -157,7 +164,10 @@ class Slots:
                 ends[i] = previous or last_ends[i]
                 continue
             behind = self._printed_behind(sample, i, spellings)
-            ends[i] = previous = last_ends[i] + len(common_prefix([behind, text[last_ends[i] : limits[i]]]))
+            shared = common_prefix([behind, text[last_ends[i] : limits[i]]])
+            ends[i] = previous = last_ends[i] + len(
+                shared if shared == behind else without_half_token(shared)
+            )
         return _Cut(conversation, text, spans, ends, limits)
 
     def _end_of_silent(self, conversation: Conversation, text: str, i: int) -> int:
@@ -268,8 +278,9 @@ class Slots:
         fitting = [opening for opening in known if before.endswith(opening)]
         if fitting:
             return len(before) - max(map(len, fitting))
-        if role == "assistant":
-            return len(before)  # its opening stands behind others only
+        shared = [whole_tokens(common_suffix([before, opening])) for opening in known]
+        if any(shared) or role == "assistant":
+            return len(before) - max(map(len, shared), default=0)  # an assistant may have none at first
         placed = [before.rfind(opening) for opening in known if opening and "Qz" not in opening]
         return max([*placed, 0])
 

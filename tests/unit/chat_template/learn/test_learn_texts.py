@@ -1,0 +1,87 @@
+"""Learning what is printed of messages without text, and of conversations that begin unusually."""
+
+from __future__ import annotations
+
+import pytest
+
+from ggufpack.chat_template.conversation import Message
+from tests.unit.chat_template.learn.support import Subject, assistant, system, user
+
+_TURN = "{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}"
+_BLANKS = ("", " ", "\n ")
+
+
+def _loop(body: str, head: str = "") -> str:
+    prompt = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    return head + "{% for m in messages %}" + body + "{% endfor %}" + prompt
+
+
+def _same(subject: Subject, *messages: Message) -> None:
+    ours, theirs = subject.both(*messages)
+    assert ours == theirs
+
+
+def test_no_question_about_a_text_that_is_printed_as_it_is() -> None:
+    text = Subject(_loop(_TURN)).text
+    assert "if .Content" not in text
+    assert "$text" not in text
+    assert "if $system" not in text
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "<|{{ m.role }}|>{% if m.content %}\n{{ m.content }}{% endif %}<|end|>",
+        "<|{{ m.role }}|>{% if m.content.strip() %}\n{{ m.content.strip() }}{% endif %}<|end|>",
+        "{% if m.content %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}",
+        "<|{{ m.role }}|>{{ m.content or 'nothing' }}<|end|>",
+    ],
+)
+def test_a_message_without_text(turn: str) -> None:
+    subject = Subject(_loop(turn))
+    _same(subject, user("Hi"), assistant("Hello"), user("Bye"))
+    for blank in _BLANKS:
+        _same(subject, user(blank))
+        _same(subject, user("Hi"), assistant(blank), user("Bye"))
+        _same(subject, user("Hi"), assistant("Hello"), user(blank))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "{% if messages[0].role == 'system' %}<sys>{{ messages[0].content }}</sys>{% endif %}",
+        "{% if messages[0].role == 'system' and messages[0].content %}<sys>{{ messages[0].content }}</sys>"
+        "{% endif %}",
+        "{% if messages[0].role == 'system' and messages[0].content.strip() %}"
+        "<sys>{{ messages[0].content.strip() }}</sys>{% else %}<sys>Be kind.</sys>{% endif %}",
+        "{% if messages[0].role == 'system' %}<sys>{{ messages[0].content or 'Be brief.' }}</sys>"
+        "{% else %}<sys>Be kind.</sys>{% endif %}",
+    ],
+)
+def test_a_leading_system_message_without_text(head: str) -> None:
+    subject = Subject(_loop("{% if m.role != 'system' %}" + _TURN + "{% endif %}", head))
+    _same(subject, user("Hi"))
+    _same(subject, system("Rule."), user("Hi"))
+    for blank in _BLANKS:
+        _same(subject, system(blank), user("Hi"))
+        _same(subject, system(blank), user("Hi"), assistant("Hello"), user("Bye"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _loop(_TURN, "<sys>Be kind.</sys>"),
+        # tokens that share their beginnings
+        "<|sys|>{% for m in messages %}<|end|><|{{ m.role }}|>{{ m.content }}{% if loop.last %}<|last|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        # what stands before a user differs by what precedes
+        "<sys>Be kind.</sys>{% for m in messages %}{% if m.role == 'user' %}"
+        "{% if not loop.first %}<|end|>{% endif %}<|user|>{{ m.content }}{% else %}<|bot|>{{ m.content }}"
+        "{% endif %}{% endfor %}<|bot|>",
+    ],
+)
+def test_an_assistant_who_speaks_first(text: str) -> None:
+    subject = Subject(text)
+    _same(subject, user("Hi"), assistant("Hello"), user("Bye"))
+    _same(subject, assistant("Welcome"), user("Hi"))
+    _same(subject, assistant("Welcome"), user("Hi"), assistant("Hello"), user("Bye"))
