@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from ggufpack.chat_template.conversation import Conversation, Json, Message, ToolCall
@@ -179,8 +179,11 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
             for short in (("u", "a", "u"), ("u",))[: 1 if start >= _PLAIN_SETS else 2]:
                 yield Sample(short, Conversation("schemas", tuple(_messages(short)), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
-    for shape in _shapes(source, traits, capabilities):
-        chosen = source.choice((*none, *_TOOL_SETS)) if "tools" in capabilities or needs_tools else ()
+    offers = (*none, *_TOOL_SETS) if "tools" in capabilities or needs_tools else ((),)
+    shapes = ((shape, offers) for shape in _shapes(source, traits, capabilities))
+    rare = ((shape, none[:1]) for shape in _rare_shapes(traits, capabilities) if none)
+    for shape, offered in chain(shapes, rare):
+        chosen = source.choice(offered)
         think = source.choice((None, True, False)) if "thinking" in capabilities and traits.switches else None
         if (shape, chosen, think) in seen:
             continue
@@ -288,6 +291,14 @@ def _result(messages: Sequence[Message], i: int, content: str) -> Message:
         return Message("tool", content, tool_name=sentinel("xn", i), tool_call_id=f"Qz{i:06d}W")
     call = caller.calls[answered]
     return Message("tool", content, tool_name=call.name, tool_call_id=call.id)
+
+
+def _rare_shapes(traits: Traits, capabilities: frozenset[str]) -> Iterator[Shape]:
+    """Shapes so rare that they are chosen to be seen without tools, too."""
+    if traits.assistant_first:
+        yield from (("a", "u"), ("a", "u", "a", "u"))
+    if "system" in capabilities and traits.system_middle != "raises":
+        yield from _system_shapes(traits.system_several != "raises")
 
 
 def _only_results(traits: Traits, capabilities: frozenset[str]) -> bool:

@@ -278,11 +278,13 @@ class Slots:
         fitting = [opening for opening in known if before.endswith(opening)]
         if fitting:
             return len(before) - max(map(len, fitting))
+        placed = [before.rfind(opening) for opening in known if opening and "Qz" not in opening]
+        if role != "assistant" and max(placed, default=-1) > 0:
+            return max(placed)
         shared = [whole_tokens(common_suffix([before, opening])) for opening in known]
         if any(shared) or role == "assistant":
             return len(before) - max(map(len, shared), default=0)  # an assistant may have none at first
-        placed = [before.rfind(opening) for opening in known if opening and "Qz" not in opening]
-        return max([*placed, 0])
+        return 0
 
     def _pieces(self, cut: _Cut, start: int, end: int) -> Pieces:
         pieces: Pieces = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ggufpack.chat_template.conversation import Message
-from tests.unit.chat_template.learn.support import Subject, assistant, system, user
+from tests.unit.chat_template.learn.support import Subject, assistant, system, tool, user
 
 _TURN = "{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}"
 _BLANKS = ("", " ", "\n ")
@@ -85,3 +85,17 @@ def test_an_assistant_who_speaks_first(text: str) -> None:
     _same(subject, user("Hi"), assistant("Hello"), user("Bye"))
     _same(subject, assistant("Welcome"), user("Hi"))
     _same(subject, assistant("Welcome"), user("Hi"), assistant("Hello"), user("Bye"))
+
+
+def test_a_later_system_message_with_and_without_tools() -> None:
+    subject = Subject(
+        "{% if messages | selectattr('role', 'equalto', 'system') | list | length == 0 %}<sys>Be kind.</sys>"
+        "{% endif %}{% for m in messages %}{% if m.role == 'system' %}<sys>{{ m.content }}"
+        "{% if tools %}{{ tools | tojson }}{% endif %}</sys>{% else %}" + _TURN + "{% endif %}{% endfor %}"
+    )
+    turns = (user("Hi"), assistant("Hello"), system("Rule."), user("Bye"))
+    for tools in ((), (tool("go"),)):
+        ours, theirs = subject.both(*turns, tools=tools)
+        assert ours == theirs
+        ours, theirs = subject.both(*turns[:2], turns[3], tools=tools)
+        assert ours == theirs
