@@ -173,7 +173,7 @@ class Slots:
     def _end_of_silent(self, conversation: Conversation, text: str, i: int) -> int:
         """Where a message ends of which no value is printed: where the conversation up to it does."""
         message = conversation.messages[i]
-        if message.content or message.thinking:
+        if (message.content or message.thinking) and message.role != "tool":
             raise LearningError(f"the text of a message of {message.role} is absent")
         shorter = replace(conversation, messages=conversation.messages[: i + 1])
         before = self._without_prompt(shorter)
