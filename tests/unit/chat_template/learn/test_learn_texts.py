@@ -90,7 +90,8 @@ def test_an_assistant_who_speaks_first(text: str) -> None:
 def test_a_later_system_message_with_and_without_tools() -> None:
     subject = Subject(
         "{% if messages | selectattr('role', 'equalto', 'system') | list | length == 0 %}<sys>Be kind.</sys>"
-        "{% endif %}{{ tools | tojson if tools }}{% for m in messages %}{% if m.role == 'system' %}<sys>{{ m.content }}"
+        "{% endif %}{{ tools | tojson if tools }}{% for m in messages %}"
+        "{% if m.role == 'system' %}<sys>{{ m.content }}"
         "{% if tools %}{{ tools | tojson }}{% endif %}</sys>{% else %}" + _TURN + "{% endif %}{% endfor %}"
     )
     turns = (user("Hi"), assistant("Hello"), system("Rule."), user("Bye"))
