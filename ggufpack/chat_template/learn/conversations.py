@@ -180,11 +180,13 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
                 yield Sample(short, Conversation("schemas", tuple(_messages(short)), tools))
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     offers = (*none, *_TOOL_SETS) if "tools" in capabilities or needs_tools else ((),)
-    shapes = ((shape, offers) for shape in _shapes(source, traits, capabilities))
-    rare = ((shape, none[:1]) for shape in _rare_shapes(traits, capabilities) if none)
-    for shape, offered in chain(shapes, rare):
-        chosen = source.choice(offered)
-        think = source.choice((None, True, False)) if "thinking" in capabilities and traits.switches else None
+    thinks = (None, True, False) if "thinking" in capabilities and traits.switches else (None,)
+    shapes = ((shape, offers, thinks) for shape in _shapes(source, traits, capabilities))
+    rare = ((shape, none[:1], thinks) for shape in _rare_shapes(traits, capabilities) if none)
+    thoughts = _thinking_shapes(((),)) if "thinking" in capabilities and none else ()
+    switched = ((shape, none[:1], (think,)) for shape in thoughts for think in thinks)
+    for shape, offered, states in chain(shapes, rare, switched):
+        chosen, think = source.choice(offered), source.choice(states)
         if (shape, chosen, think) in seen:
             continue
         seen.add((shape, chosen, think))

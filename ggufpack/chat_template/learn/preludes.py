@@ -45,7 +45,7 @@ def mentions(nodes: object, name: str) -> bool:
     return any(isinstance(part, Path) and name in part.fields for part in _walk(nodes))
 
 
-def _find(name: str, start: int | str, found: Expression, when: Expression) -> Nodes:
+def _find(name: str, start: int | str | bool, found: Expression, when: Expression) -> Nodes:
     """``$name``: of the last message of which ``when`` holds."""
     seen = If(when, (Assign(name, found, declare=False),))
     return (Assign(name, Literal(start)), Range(MESSAGES, (seen,), "$i", "$m"))
@@ -79,6 +79,8 @@ def before_messages(nodes: object) -> Nodes:
         keep += (Assign("$start", Literal(1), declare=False),)
     if keep:
         found.append(With(first, (If(IS_SYSTEM, keep),)))
+    if "$anytool" in used:
+        found += _find("$anytool", False, Literal(True), call("eq", field("Role"), text("tool")))
     if "$lastsystem" in used:
         last = If(IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
         found += [Assign("$lastsystem", Literal("")), Range(MESSAGES, (last,))]

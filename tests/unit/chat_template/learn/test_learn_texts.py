@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ggufpack.chat_template.conversation import Message
-from tests.unit.chat_template.learn.support import Subject, assistant, system, tool, user
+from tests.unit.chat_template.learn.support import Subject, assistant, call, result, system, tool, user
 
 _TURN = "{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}"
 _BLANKS = ("", " ", "\n ")
@@ -100,3 +100,17 @@ def test_a_later_system_message_with_and_without_tools() -> None:
         assert ours == theirs
         ours, theirs = subject.both(*turns[:2], turns[3], tools=tools)
         assert ours == theirs
+
+
+def test_what_a_result_anywhere_changes() -> None:
+    subject = Subject(
+        "{% set ns = namespace(tool=false) %}{% for m in messages %}{% if m.role == 'tool' %}"
+        "{% set ns.tool = true %}{% endif %}{% endfor %}{{ tools | tojson if tools }}"
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' and ns.tool %}<think></think>"
+        "{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function | tojson }}{% endfor %}"
+        "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    turns = (user("Hi"), assistant("Hello"), user("Bye"))
+    go = call("go")
+    _same(subject, *turns)
+    _same(subject, *turns, assistant("", go), result("gone", go))
