@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -246,11 +246,44 @@ def features(conversation: Conversation, i: int) -> Features:
 
 def grow(rows: Sequence[Row], budget: int) -> tuple[Tree, bool]:
     """A tree that tells the labels apart, and whether a leaf still has several (the commonest wins)."""
+    return _grow(rows, _needed(rows), budget)
+
+
+def _needed(rows: Sequence[Row]) -> list[str]:
+    """Few features that tell the labels apart as well as all do; the least usual ones go first."""
+    names = sorted(rows[0].features, key=_ORDER.__getitem__)
+    numbers: dict[Label, int] = {}
+    table = {
+        (numbers.setdefault(row.label, len(numbers)), *(row.features[name] for name in names)) for row in rows
+    }
+    if len(numbers) == 1:
+        return []
+    if "type=string" in names:  # a type is not to be told by what it is not
+        return names
+    kept = list(range(1, len(names) + 1))
+    confused = _confused(table, kept)
+    for place in reversed(kept):
+        others = [at for at in kept if at != place]
+        if _confused(table, others) == confused:
+            kept = others
+    return [names[at - 1] for at in kept]
+
+
+def _confused(table: Collection[tuple[int, ...]], places: Sequence[int]) -> int:
+    """How many entries share these places with one of another label, which stands at 0."""
+    labels: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    keys = [tuple([entry[at] for at in places]) for entry in table]
+    for entry, key in zip(table, keys, strict=True):
+        labels[key].add(entry[0])
+    return sum(len(labels[key]) > 1 for key in keys)
+
+
+def _grow(rows: Sequence[Row], names: Sequence[str], budget: int) -> tuple[Tree, bool]:
     counts = Counter(row.label for row in rows)
     if len(counts) == 1 or not budget:
         return counts.most_common(1)[0][0], len(counts) > 1
     best: tuple[float, str, list[Row], list[Row]] | None = None
-    for feature in sorted(rows[0].features, key=_ORDER.__getitem__):
+    for feature in names:
         yes = [row for row in rows if row.features[feature]]
         no = [row for row in rows if not row.features[feature]]
         if yes and no:
@@ -260,7 +293,7 @@ def grow(rows: Sequence[Row], budget: int) -> tuple[Tree, bool]:
     if best is None:
         return counts.most_common(1)[0][0], True
     _, feature, yes, no = best
-    (left, left_open), (right, right_open) = grow(yes, budget - 1), grow(no, budget - 1)
+    (left, left_open), (right, right_open) = _grow(yes, names, budget - 1), _grow(no, names, budget - 1)
     return Branch(feature, left, right), left_open or right_open
 
 

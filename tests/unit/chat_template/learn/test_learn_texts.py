@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ggufpack.chat_template.conversation import Message
+from ggufpack.chat_template.learn.tables import Branch, Row, grow
 from tests.unit.chat_template.learn.support import Subject, assistant, call, result, system, tool, user
 
 _TURN = "{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}"
@@ -107,10 +110,31 @@ def test_what_a_result_anywhere_changes() -> None:
         "{% set ns = namespace(tool=false) %}{% for m in messages %}{% if m.role == 'tool' %}"
         "{% set ns.tool = true %}{% endif %}{% endfor %}{{ tools | tojson if tools }}"
         "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' and ns.tool %}<think></think>"
-        "{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function | tojson }}{% endfor %}"
-        "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        "{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function | tojson }}"
+        "{% endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     turns = (user("Hi"), assistant("Hello"), user("Bye"))
     go = call("go")
     _same(subject, *turns)
     _same(subject, *turns, assistant("", go), result("gone", go))
+
+
+def test_few_questions_tell_what_follows_a_result() -> None:
+    """Rounds of calls in an earlier turn are seldom seen; what is asked of the last turn must not matter."""
+    rows = [
+        Row(
+            {"last": k % 5 == 0, "next=tool": k % 3 == 0, "after_user": k % 7 < 3, "next_calls": k % 2 == 0},
+            (),
+        )
+        for k in range(60)
+    ]
+    rows = [
+        replace(row, label=("<end>",) * (not row.features["next=tool"] and not row.features["next_calls"]))
+        for row in rows
+        if not (row.features["next_calls"] and not row.features["after_user"])
+    ]
+    tree, is_open = grow(rows, 9)
+    assert not is_open
+    assert isinstance(tree, Branch)
+    asked = {tree.feature, *(one.feature for one in (tree.yes, tree.no) if isinstance(one, Branch))}
+    assert asked == {"next=tool", "next_calls"}
