@@ -79,8 +79,6 @@ def before_messages(nodes: object) -> Nodes:
         keep += (Assign("$start", Literal(1), declare=False),)
     if keep:
         found.append(With(first, (If(IS_SYSTEM, keep),)))
-    if "$anytool" in used:
-        found += _find("$anytool", False, Literal(True), call("eq", field("Role"), text("tool")))
     if "$lastsystem" in used:
         last = If(IS_SYSTEM, (Assign("$lastsystem", field("Content"), declare=False),))
         found += [Assign("$lastsystem", Literal("")), Range(MESSAGES, (last,))]

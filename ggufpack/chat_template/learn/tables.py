@@ -135,7 +135,6 @@ FEATURES: dict[str, Expression] = {
     "seen_tool": variable("seentool"),
     "any_tool": variable("anytool"),
     "seen_assistant": variable("seenassistant"),
-    "any_tool": variable("anytool"),
     "after_answer": call("gt", variable("i"), variable("answer")),
     "prev_thinking": variable("prevthink"),
     "one_call": call("eq", call("len", variable("calls")), text(1)),
@@ -200,7 +199,6 @@ def features(conversation: Conversation, i: int) -> Features:
         "tools": bool(conversation.tools),
         "on": conversation.think is True,
         "off": conversation.think is False,
-        "any_tool": any(message.role == "tool" for message in messages),
     }
     if i < 0:
         opening = next((message.role for message in messages if message.role != "system"), "")
