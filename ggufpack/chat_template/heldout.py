@@ -254,13 +254,16 @@ def _prefill(writer: _Writer) -> Iterator[_Written]:
 def _tools(writer: _Writer) -> Iterator[_Written]:
     for tools in (*((tool,) for tool in TOOLS), TOOLS, TOOLS[2:], TOOLS[::-1]):
         yield "tools", "tools:definition", {"tools"}, writer.plain(1), tools, None
-    for turns in (3, 5):
+    for turns in (1, 3, 5):
         system = Message("system", writer.text())
         yield "tools", "tools:definition", {"tools"}, writer.plain(turns), writer.tools(), None
         messages = [system, *writer.plain(turns)]
         yield "tools", "tools:definition", {"tools", "system"}, messages, writer.tools(), None
-    prefill = writer.plain(4)
-    yield "tools", "tools:definition", {"tools", "prefill"}, prefill, writer.tools(), None
+    for turns in (2, 4):
+        prefill = writer.plain(turns)
+        yield "tools", "tools:definition", {"tools", "prefill"}, prefill, writer.tools(), None
+        headed = [Message("system", writer.text()), *prefill]
+        yield "tools", "tools:definition", {"tools", "prefill", "system"}, headed, writer.tools(), None
 
 
 def _calls(writer: _Writer) -> Iterator[_Written]:
@@ -284,6 +287,10 @@ def _calls(writer: _Writer) -> Iterator[_Written]:
         for _ in range(4):
             messages = [*writer.plain(1), *writer.called(count, content)]
             yield "tools", shape, needs, messages, writer.tools(), None
+        for turns in (1, 3):
+            head = [Message("system", writer.text()), *writer.plain(turns)]
+            messages = [*head, *writer.called(count, content)]
+            yield "tools", shape, {*needs, "system"}, messages, writer.tools(), None
         head = [Message("system", writer.text()), *writer.plain(3)]
         messages = [*head, *writer.called(count, content), Message("assistant", writer.text())]
         messages += writer.plain(1)
@@ -306,10 +313,18 @@ def _thinking(writer: _Writer) -> Iterator[_Written]:
             yield "thinking", shape, {"thinking"}, writer.plain(turns), (), think
             messages = [Message("system", writer.text()), *writer.plain(turns)]
             yield "thinking", shape, {"thinking", "system"}, messages, (), think
-        yield "thinking", shape, {"thinking", "tools"}, writer.plain(3), writer.tools(), think
+        for turns in (1, 3):
+            chat = writer.plain(turns)
+            yield "thinking", shape, {"thinking", "tools"}, chat, writer.tools(), think
+            headed = [Message("system", writer.text()), *chat]
+            yield "thinking", shape, {"thinking", "tools", "system"}, headed, writer.tools(), think
         for turns in (3, 5, 9):
             thought = "thinking:history" if think is not None else shape
             yield "thinking", thought, {"thinking"}, writer.thoughtful(turns), (), think
+            headed = [Message("system", writer.text()), *writer.thoughtful(turns)]
+            tools = writer.tools() if turns == 5 else ()
+            needs = {"thinking", "system", "tools"} if tools else {"thinking", "system"}
+            yield "thinking", thought, needs, headed, tools, think
         messages = [*writer.plain(1), *writer.called(1, thinking=THOUGHTS[0])]
         needs = {"thinking", "tools", "calls"}
         thought = "thinking:history" if think is not None else shape

@@ -181,11 +181,18 @@ def samples(traits: Traits, capabilities: frozenset[str]) -> Iterator[Sample]:
     seen: set[tuple[Shape, tuple[int, ...], bool | None]] = set()
     offers = (*none, *_TOOL_SETS) if "tools" in capabilities or needs_tools else ((),)
     thinks = (None, True, False) if "thinking" in capabilities and traits.switches else (None,)
+    # what people ask most is seen with and without tools, in every state of the switch
+    common = (
+        (shape, (offered,), (think,))
+        for shape in _common_shapes(traits, capabilities)
+        for offered in ([*none[:1], _TOOL_SETS[1]] if len(offers) > 1 else offers)
+        for think in thinks
+    )
     shapes = ((shape, offers, thinks) for shape in _shapes(source, traits, capabilities))
     rare = ((shape, none[:1], thinks) for shape in _rare_shapes(traits, capabilities) if none)
     thoughts = _thinking_shapes(((),)) if "thinking" in capabilities and none else ()
     switched = ((shape, none[:1], (think,)) for shape in thoughts for think in thinks)
-    for shape, offered, states in chain(shapes, rare, switched):
+    for shape, offered, states in chain(common, shapes, rare, switched):
         chosen, think = source.choice(offered), source.choice(states)
         if (shape, chosen, think) in seen:
             continue
@@ -306,6 +313,15 @@ def _rare_shapes(traits: Traits, capabilities: frozenset[str]) -> Iterator[Shape
 def _only_results(traits: Traits, capabilities: frozenset[str]) -> bool:
     """Whether results are printed and their calls are not."""
     return traits.results and not traits.calls and "tools" in capabilities
+
+
+def _common_shapes(traits: Traits, capabilities: frozenset[str]) -> Iterator[Shape]:
+    heads: tuple[Shape, ...] = (
+        ((), ("s",)) if "system" in capabilities and traits.system != "raises" else ((),)
+    )
+    turns = ["u", "u a u"] + ["u a"] * ("prefill" in capabilities) + ["u at u"] * ("thinking" in capabilities)
+    turns += ["u c T", "u c T a u"] * ("calls" in capabilities)
+    yield from (head + tuple(shape.split()) for shape in turns for head in heads)
 
 
 def _shapes(source: random.Random, traits: Traits, capabilities: frozenset[str]) -> Iterator[Shape]:
