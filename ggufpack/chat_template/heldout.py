@@ -259,6 +259,8 @@ def _tools(writer: _Writer) -> Iterator[_Written]:
         yield "tools", "tools:definition", {"tools"}, writer.plain(turns), writer.tools(), None
         messages = [system, *writer.plain(turns)]
         yield "tools", "tools:definition", {"tools", "system"}, messages, writer.tools(), None
+    same = [Message("user", "again"), Message("assistant", "again"), Message("user", "again")]
+    yield "tools", "tools:definition", {"tools"}, same, TOOLS[2:3], None
     for turns in (2, 4):
         prefill = writer.plain(turns)
         yield "tools", "tools:definition", {"tools", "prefill"}, prefill, writer.tools(), None
@@ -296,6 +298,11 @@ def _calls(writer: _Writer) -> Iterator[_Written]:
         messages += writer.plain(1)
         history = "tools:history" if count == 1 else shape
         yield "tools", history, {*needs, "system"}, messages, TOOLS, None
+    for thinking in ("", THOUGHTS[0]):
+        begun = Message("assistant", writer.text(), thinking=thinking)
+        messages = [*writer.plain(1), *writer.called(1, thinking=thinking), begun]
+        used = {*needs, "prefill", *(["thinking"] if thinking else [])}
+        yield "tools", "tools:history", used, messages, writer.tools(), None
     for rounds in (2, 3):
         messages = writer.plain(1)
         for _ in range(rounds):

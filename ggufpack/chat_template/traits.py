@@ -60,6 +60,8 @@ class Traits:
         system_middle: a system message after an answer.
         system_several: two of them. ``gathered``: both stand in front of the first user message;
             ``last-only``: the second does, in place of the first.
+        by_value: whether tools are printed at each user's message that repeats the last one's text:
+            the template compares messages and not their places.
         empty_system: whether a leading system message without text is printed as one, and not as none.
         default_system: what stands where the system text would, when there is none.
         tools, calls, results, ids: whether tools' names, calls' names, results' texts and calls' ids
@@ -82,6 +84,7 @@ class Traits:
     system: SystemFirst = "kept"
     system_middle: SystemLater = "kept"
     system_several: SystemLater = "kept"
+    by_value: bool = False
     empty_system: bool = False
     default_system: str = ""
     tools: bool = False
@@ -224,6 +227,7 @@ class _Probe:
             system=self._system(),
             system_middle=middle,
             system_several=several,
+            by_value=self._by_value(),
             empty_system=self._empty_system(),
             default_system=self._default_system(),
             tools=self._shows(self.with_tools, _TOOL_NAME) or self._shows(self.with_tools, "Qzdescription"),
@@ -275,6 +279,13 @@ class _Probe:
                 return "last-only"
             return "gathered" if rendered.index(_SYSTEM2) < rendered.index(_USER) else "kept"
         return "first-only" if not alone and _SYSTEM in rendered else "dropped"
+
+    def _by_value(self) -> bool:
+        repeats, differs = (
+            self.render([_USER_TURN, _ANSWER_TURN, last], tools=_TOOLS) or ""
+            for last in (_USER_TURN, _USER2_TURN)
+        )
+        return repeats.count(_TOOL_NAME) > differs.count(_TOOL_NAME) > 0
 
     def _empty_system(self) -> bool:
         empty, none = self.chat([Message("system"), _USER_TURN]), self.chat([_USER_TURN])

@@ -84,6 +84,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
             {slot: tree for slot, (tree, _) in grown.items()},
             first_call_only=folding.several_calls == {False},
             required_loops=frozenset(folding.required_loops),
+            by_value=traits.by_value,
             empty_system=traits.empty_system or _is_system_emptied(emptied),
             spelling=slots.spelling,
             thinking_tags=_thinking_tags(taken, texts) if "thinking" in able else None,

@@ -64,6 +64,7 @@ class Learnt:
         trees: by slot.
         required_loops: loops over properties that meet the required ones only.
         first_call_only: whether only the first of several calls is printed.
+        by_value: whether a message that repeats the last user's is taken for it.
         empty_system: whether a leading system message without text is printed as one.
         spelling: of lists and objects in arguments, where it is the template's own.
         thinking_tags: around reasoning, for Ollama to find; ``None`` for none.
@@ -73,6 +74,7 @@ class Learnt:
     trees: Mapping[str, Tree]
     first_call_only: bool = False
     required_loops: frozenset[str] = frozenset()
+    by_value: bool = False
     empty_system: bool = False
     thinking_tags: tuple[str, str] | None = None
     spelling: Spelling | None = None
@@ -184,6 +186,8 @@ class Builder:
                 asked = condition(item.feature, slot)
                 if item.feature == "system" and self.learnt.empty_system:
                     asked = variable("start")
+                if item.feature == "last_user" and self.learnt.by_value:
+                    asked = call("eq", Path("$m", ("Content",)), variable("usertext"))
                 yes, no = self._sequence(item.yes, slot), self._sequence(item.no, slot)
                 nodes.append(If(asked, yes, no) if yes else If(negated(asked), no))
         return tuple(nodes)

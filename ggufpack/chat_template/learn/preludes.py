@@ -93,6 +93,8 @@ def before_messages(nodes: object) -> Nodes:
         found += [Assign("$anytool", Literal(False)), Range(MESSAGES, (seen,))]
     if "$user" in used:
         found += _find("$user", -1, variable("i"), _IS_USER)
+    if "$usertext" in used:
+        found += _find("$usertext", "", field("Content"), _IS_USER)
     if "$user1" in used:
         when = call("and", _IS_USER, call("lt", variable("user1"), Literal(0)))
         found += _find("$user1", -1, variable("i"), when)

@@ -138,3 +138,17 @@ def test_few_questions_tell_what_follows_a_result() -> None:
     assert isinstance(tree, Branch)
     asked = {tree.feature, *(one.feature for one in (tree.yes, tree.no) if isinstance(one, Branch))}
     assert asked == {"next=tool", "next_calls"}
+
+
+def test_a_message_that_repeats_the_last_one_is_taken_for_it() -> None:
+    """Mistral compares messages, not places: tools come at each user's message of the same text."""
+    subject = Subject(
+        "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}{% for m in messages %}"
+        "{% if m.role == 'user' and tools and m == users[-1] %}[{{ tools | tojson }}]{% endif %}"
+        "<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    assert subject.traits.by_value
+    offered = (tool("now", "The time", []),)
+    for last in ("a", "c"):
+        ours, theirs = subject.both(user("a"), assistant("b"), user(last), tools=offered)
+        assert ours == theirs
