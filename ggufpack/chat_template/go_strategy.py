@@ -151,7 +151,7 @@ def learn_template(
     """
     cases = asked_cases(traits, heldout_cases() if cases is None else cases)
     own = [*_refused_by_jinja(traits), *_unnamed_tools(template, traits)]
-    wanted = _possible(traits)
+    wanted = traits.able
     given_up: list[Refusal] = []
     if traits.chat == "never":
         rows = dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0))
@@ -186,20 +186,9 @@ def asked_cases(traits: Traits, cases: Sequence[Case]) -> tuple[Case, ...]:
 
     A template may print results without calls, and calls without the tools on offer.
     """
-    able = _possible(traits)
+    able = traits.able
     never = {"tools", "thinking", "system", "prefill"} - able - ({"tools"} if traits.calls else set())
     return tuple(replace(case, needs=case.needs & able) for case in cases if not case.needs & never)
-
-
-def _possible(traits: Traits) -> frozenset[str]:
-    found = {
-        "system": traits.system != "raises",
-        "tools": traits.tools or traits.chat == "with-tools",
-        "calls": traits.calls,
-        "thinking": traits.thinking or bool(traits.switches),
-        "prefill": traits.prefill,
-    }
-    return frozenset(name for name, possible in found.items() if possible)
 
 
 def _refused_by_jinja(traits: Traits) -> list[Refusal]:

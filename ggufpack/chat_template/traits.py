@@ -109,6 +109,18 @@ class Traits:
             return {}
         return {name: think is not (name in self.inverted) for name in self.switches}
 
+    @property
+    def able(self) -> frozenset[str]:
+        """What the template prints: of ``system``, ``tools``, ``calls``, ``thinking`` and ``prefill``."""
+        found = {
+            "system": self.system != "raises",
+            "tools": self.tools or self.chat == "with-tools",
+            "calls": self.calls,
+            "thinking": self.thinking or bool(self.switches),
+            "prefill": self.prefill,
+        }
+        return frozenset(name for name, is_able in found.items() if is_able)
+
     def messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         """The conversation's messages in the form that the template takes."""
         return _with_string_arguments(conversation) if self.string_arguments else conversation.for_jinja()

@@ -38,7 +38,7 @@ STRATEGIES = {
     "deepseek-ai-DeepSeek-V3.1": "go",
     "GLM-4.6": "native",  # Ollama does not read its calls when it runs a TEMPLATE
     "ibm-granite-granite-4.0": "go",
-    "NVIDIA-Nemotron-Nano-v2": "go",
+    "NVIDIA-Nemotron-Nano-v2": "native",
     "Bielik-11B-v3.0-Instruct": "go",
     "llama-cpp-rwkv-world": "go",
 }

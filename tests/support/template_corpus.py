@@ -6,20 +6,24 @@ The judge sees other conversations than the proof did: another seed.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from ggufpack.chat_template.content_form import in_its_form
+from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.go_strategy import GoTemplate, asked_cases
 from ggufpack.chat_template.heldout import heldout_cases
 from ggufpack.chat_template.parity import Judged, Parity, make_reference, table, verdict
 from ggufpack.chat_template.readings import Readings, read_template
 from ggufpack.chat_template.render import ChatTemplate
+from ggufpack.errors import ChatTemplateError
 from tests.support.go_template_oracle.oracle import GoOracle
+from tests.support.random_conversations import random_conversations
 
 TOKENS = {"bos_token": "<BOS>", "eos_token": "<EOS>"}
 SEED = 7
+RANDOM = 40
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,43 @@ def measure(path: Path, oracle: GoOracle, seed: int = SEED) -> Measured:
         for case, prompts in zip(reference.cases, reference.prompts, strict=True)
         if go.text is not None and not case.needs - able and not go.covers(case)
     ]
-    requests = [
-        {
-            "template": go.text,
-            "messages": case.conversation.for_ollama(),
-            "tools": list(case.conversation.tools) or None,
-            "think": True if thinks and case.conversation.think is None else case.conversation.think,
-        }
-        for case, _ in claimed
-    ]
+    rendered = _render(oracle, go.text or "", [case.conversation for case, _ in claimed], thinks)
     judged = [
-        Judged(case, expected, answer["text"], verdict(expected, answer["text"]))
-        for (case, expected), answer in zip(claimed, oracle.ask("render", requests), strict=True)
+        Judged(case, expected, actual, verdict(expected, actual))
+        for (case, expected), actual in zip(claimed, rendered, strict=True)
     ]
     wrong = tuple(one.case.conversation.name for one in judged if one.verdict == "wrong")
+    if go.complete:
+        wrong += _wrong_at_random(template, readings, oracle)
     return Measured(path.stem, seconds, readings, table(reference, judged, lambda _case: False), wrong)
+
+
+def _wrong_at_random(template: ChatTemplate, readings: Readings, oracle: GoOracle) -> tuple[str, ...]:
+    """Of conversations that mix everything: those that a TEMPLATE without refusals gets wrong."""
+    traits, go = readings.traits, readings.go
+    thinks = "thinking" in go.capabilities
+    taken: list[Conversation] = []
+    expected: list[str] = []
+    for conversation in random_conversations(traits, traits.able, RANDOM):
+        asked = replace(conversation, think=True) if thinks and conversation.think is None else conversation
+        try:
+            expected.append(traits.prompt(template, asked))
+        except ChatTemplateError:
+            continue
+        taken.append(asked)
+    rendered = _render(oracle, go.text or "", taken, thinks)
+    compared = zip(taken, expected, rendered, strict=True)
+    return tuple(one.roles for one, right, actual in compared if verdict(right, actual) == "wrong")
+
+
+def _render(oracle: GoOracle, text: str, conversations: list[Conversation], thinks: bool) -> list[str]:
+    requests = [
+        {
+            "template": text,
+            "messages": one.for_ollama(),
+            "tools": list(one.tools) or None,
+            "think": True if thinks and one.think is None else one.think,
+        }
+        for one in conversations
+    ]
+    return [answer["text"] for answer in oracle.ask("render", requests)]

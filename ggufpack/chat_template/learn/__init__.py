@@ -60,7 +60,7 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
     Raises:
         NothingLearnedError: no conversation rendered in a way that can be cut.
     """
-    able = capabilities & _possible(traits)
+    able = capabilities & traits.able
     marked = with_marked_dates(template)
     taken = list(samples(traits, able))
     slots = Slots(marked, traits)
@@ -98,17 +98,6 @@ def learn(template: ChatTemplate, traits: Traits, capabilities: frozenset[str] =
         tuple(sorted(builder.lossy | builder.helpers.lossy | unknown)),
         tuple((slots.errors + folding.errors).most_common()),
     )
-
-
-def _possible(traits: Traits) -> frozenset[str]:
-    found = {
-        "system": traits.system != "raises",
-        "tools": traits.tools or traits.chat == "with-tools",
-        "calls": traits.calls,
-        "thinking": traits.thinking or bool(traits.switches),
-        "prefill": traits.prefill,
-    }
-    return frozenset(name for name, possible in found.items() if possible)
 
 
 def _is_system_emptied(emptied: Iterable[Sequence]) -> bool:

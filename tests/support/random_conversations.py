@@ -1,4 +1,4 @@
-"""Conversations of real text, longer than those learned from, for the real templates."""
+"""Conversations that mix everything at random: a second opinion, written apart from the held-out ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import random
 
 from ggufpack.chat_template.conversation import Conversation, Json, Message, ToolCall
 from ggufpack.chat_template.traits import Traits
-from tests.unit.chat_template.learn.support import tool
+
+
+def _tool(name: str, description: str, required: list[str], **properties: Json) -> Json:
+    parameters = {"type": "object", "properties": properties, "required": required}
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
 
 _TEXTS = (
     "Hello there",
@@ -18,15 +24,15 @@ _TEXTS = (
     "100% `code`",
 )
 _TOOLS: tuple[Json, ...] = (
-    tool(
+    _tool(
         "get_weather",
         "Get the weather",
         ["city"],
         city={"type": "string", "description": "The <city> & state, e.g. 北京"},
         days={"type": "integer", "description": 'Number of "days"'},
     ),
-    tool("search", "Search it's & more", ["query"], query={"type": "string", "description": "text"}),
-    tool(
+    _tool("search", "Search it's & more", ["query"], query={"type": "string", "description": "text"}),
+    _tool(
         "run_code",
         "Run",
         ["code"],
@@ -38,7 +44,7 @@ _TOOLS: tuple[Json, ...] = (
 _VALUES = ("Paris", 'a <b> & "c"', "中文 🙂", "l1\nl2", 5, True, [1, "x"], {"k": "v"})
 
 
-def heldout(traits: Traits, capabilities: frozenset[str], count: int) -> list[Conversation]:
+def random_conversations(traits: Traits, capabilities: frozenset[str], count: int) -> list[Conversation]:
     """Seeded conversations that use ``capabilities``."""
     source = random.Random(77)
     return [_conversation(source, traits, capabilities) for _ in range(count)]
