@@ -275,10 +275,12 @@ def _found(
         rows = table(reference, (), lambda _case: True)
         return GoTemplate(None, (), tuple(by_shape.values()), rows, tuple(judged))
     rows = table(reference, judged, lambda case: any(covers(shape, case) for shape in by_shape))
+    # a template that needs tools shows its systems and prefills in conversations with tools only
+    used = {need for one in judged if one.verdict != "wrong" for need in one.case.needs}
     capabilities = tuple(
         name
         for name in CAPABILITIES
-        if (name == "chat" or name in wanted) and rows[name].exact + rows[name].semantic
+        if (name == "chat" or name in wanted) and (name in used or rows[name].exact + rows[name].semantic)
     )
     if not capabilities:
         nothing = Refusal("chat", "no conversation could be compared")
