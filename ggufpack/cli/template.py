@@ -97,5 +97,12 @@ def _print(page: TemplatePage) -> None:
         *rows,
         *(f"refused {one.shape}: {one.reason}" for one in page.refused),
     ]
+    if page.strategy == "refused":
+        lines = [lines[0], *(f"refused {one.shape}: {one.reason}" for one in page.refused)]
+        lines += [
+            f"  Give {name} with --{name[:3]}."
+            for name in ("bos_token", "eos_token")
+            if any(f"'{name}' is undefined" in one.reason for one in page.refused)
+        ]
     for line in lines:
         click.echo(line, err=True)
