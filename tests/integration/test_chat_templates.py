@@ -34,7 +34,7 @@ STRATEGIES = {
     "google-gemma-2-2b-it": "go",
     "microsoft-Phi-3.5-mini-instruct": "go",
     "mistralai-Mistral-Nemo-Instruct-2407": "go",
-    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": "native",
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": "go",
     "deepseek-ai-DeepSeek-V3.1": "go",
     "GLM-4.6": "native",  # Ollama does not read its calls when it runs a TEMPLATE
     "ibm-granite-granite-4.0": "go",
