@@ -141,8 +141,9 @@ def test_equal_to_the_real_template(
     ]
     for conversation in plain:
         messages = conversation.for_jinja()
-        if any(message["role"] == "system" for message in messages[1:]):
-            continue  # Gemma 2 prints any role it does not know
+        later = any(message["role"] == "system" for message in messages[1:])
+        if later or not messages[0]["content"]:
+            continue  # Gemma 2 prints any role it does not know, Phi 3.5 drops an empty system message
         try:
             expected = real.render(messages, add_generation_prompt=True, **variables)
         except ChatTemplateError:
