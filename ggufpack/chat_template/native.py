@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ggufpack.chat_template.conversation import Conversation, Message
 from ggufpack.chat_template.go_strategy import Refusal
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits
@@ -15,6 +16,7 @@ from ggufpack.errors import ChatTemplateError
 _DATES: tuple[dict[str, Any], ...] = ({}, {"date_string": "Kdate1K"})
 # The only switch that Ollama passes on to a Jinja (llm/llama_server.go, llamaServerChatTemplateKwargs).
 NATIVE_SWITCH = "enable_thinking"
+_LFM2_MARK = "<|tool_list_start|>"  # llama.cpp has a parser of its own for these, with reasoning
 _NO_HISTORY = (
     "Ollama does not hand reasoning in history to a Jinja (llm/llama_server.go, llamaServerChatMessage)"
 )
@@ -41,9 +43,31 @@ def native_refused(template: ChatTemplate, traits: Traits) -> tuple[Refusal, ...
     elif traits.switches and traits.unset is not True:
         reason = "llama-server and Ollama turn thinking on when the caller says nothing"
         found.append(Refusal("thinking:unset", reason))
+    if traits.prefill and (reason := _prefill_reason(template, traits)):
+        found.append(Refusal("prefill", reason))
     if _reads_date_string(template, traits):
         found.append(Refusal("date", "llama.cpp sets date_string to today (seen on Ollama 0.33)"))
     return tuple(found)
+
+
+def _prefill_reason(template: ChatTemplate, traits: Traits) -> str:
+    """Why llama-server does not continue an answer as trained; empty when it does.
+
+    It renders without the answer, opens the assistant's turn, and puts the text behind that, with empty
+    reasoning in front where its parser knows reasoning for this template (llama.cpp:
+    common/chat-auto-parser-generator.cpp; seen on Ollama 0.33 with GLM, MiniMax, Gemma 4 and LFM2).
+    """
+    if traits.thinking or traits.switches or "think" in template.text or _LFM2_MARK in template.text:
+        return "llama-server puts empty reasoning in front of an answer that is continued"
+    asked = Conversation("asked", (Message("user", "Kuser1K"),))
+    begun = Conversation("begun", (*asked.messages, Message("assistant", "Kanswer1K")))
+    try:
+        same = traits.prompt(template, begun) == traits.prompt(template, asked) + "Kanswer1K"
+    except ChatTemplateError:
+        same = traits.chat == "with-tools"  # nothing to compare
+    return (
+        "" if same else "llama-server continues an answer behind the generation prompt, the Jinja elsewhere"
+    )
 
 
 def _reads_date_string(template: ChatTemplate, traits: Traits) -> bool:

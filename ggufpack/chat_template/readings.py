@@ -133,7 +133,7 @@ def _native(template: ChatTemplate, traits: Traits, reference: Reference) -> Nat
         return NativeReading((), (), dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0)))
     refused = native_refused(template, traits)
     shapes = {one.shape for one in refused}
-    capabilities = native_capabilities(traits)
+    capabilities = tuple(name for name in native_capabilities(traits) if name not in shapes)
     rows = table(
         reference,
         _passed_on(reference),

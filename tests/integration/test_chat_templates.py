@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ STRATEGIES = {
     "deepseek-ai-DeepSeek-V3.1": "go",
     "GLM-4.6": "native",  # Ollama does not read its calls when it runs a TEMPLATE
     "ibm-granite-granite-4.0": "go",
-    "NVIDIA-Nemotron-Nano-v2": "native",
+    "NVIDIA-Nemotron-Nano-v2": "go",
+    "Qwen3-Coder": "native",
     "Bielik-11B-v3.0-Instruct": "go",
     "llama-cpp-rwkv-world": "go",
 }
+PLAIN = Conversation("plain", (Message("user", "1 + 1?"),))
 THOUGHT = Conversation(
     "thought",
     (
@@ -187,5 +190,10 @@ def test_native_loses_what_is_said(registered: Registered) -> None:
     if registered.strategy == "native":
         lost = {one.shape for one in native_refused(registered.template, registered.traits)}
         assert lost == {one["shape"] for one in registered.reading["refused"]}
+        begun = Conversation("begun", (*PLAIN.messages, Message("assistant", "Well, 2")))
+        if registered.traits.unset is False:
+            begun = replace(begun, think=False)
+        same = registered.rendered(begun) == registered.trained(begun)
+        assert same == ("prefill" not in lost)
         if "thinking:history" in lost:
             assert "One and one." not in registered.rendered(THOUGHT)

@@ -149,9 +149,10 @@ def test_native_says_what_ollama_does_not_hand_to_the_jinja() -> None:
     text += "{% if enable_thinking is defined and enable_thinking %}<think>{% endif %}"
     made = plan(text, "native")
     lost = [finding.message for finding in made.findings if finding.id == "GP436"]
-    assert len(lost) == 2
+    assert len(lost) == 3
     assert "thinking:history" in lost[0]
     assert "thinking:unset" in lost[1]
+    assert "prefill" in lost[2]
     assert made.think is False, "a server turns thinking on by itself; the template does not"
     assert "GP436" not in ids(plan(CHATML, "native"))
     dated = plan("{{ date_string if date_string is defined else '26 Jul 2024' }}" + CHATML, "native")

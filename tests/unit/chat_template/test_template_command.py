@@ -97,6 +97,7 @@ def test_what_ollama_does_not_hand_to_a_jinja(tmp_path: Path) -> None:
         "thinking:history",
         "thinking:true",
         "thinking:false",
+        "prefill",
     }
     assert "thinking" not in found["capabilities"]
 
