@@ -12,19 +12,14 @@ _TWO_TURNS = (
 )
 
 
-def leading_bos(template: ChatTemplate) -> str:
-    """The BOS text that the template puts once, in front of everything; empty when it does not."""
-    bos = bos_in_front(template)
-    return bos if _two_turns(template).count(bos) == 1 else ""
-
-
 def repeats_bos(template: ChatTemplate) -> bool:
     """Whether what the tokenizer calls BOS stands in front and comes again with the turns.
 
     It is a part of the turns then and stays in the text: SmolLM2's ``<|im_start|>``, Llama 2's
     ``<s>``.
     """
-    return bool(bos_in_front(template)) and not leading_bos(template)
+    bos = bos_in_front(template)
+    return bool(bos) and _two_turns(template).count(bos) > 1
 
 
 def bos_in_front(template: ChatTemplate) -> str:

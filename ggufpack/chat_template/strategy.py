@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ggufpack.chat_template import findings as ids
-from ggufpack.chat_template.bos import leading_bos, repeats_bos
+from ggufpack.chat_template.bos import repeats_bos
 from ggufpack.chat_template.capabilities import chat_template_capabilities
 from ggufpack.chat_template.content_form import refusal_of_a_question
 from ggufpack.chat_template.conversation import Conversation, Message
@@ -128,7 +128,7 @@ def _go_plan(
         strategy="go",
         go_template=go.text,
         gguf_chat_template=jinja_text,
-        emits_bos=bool(leading_bos(template)),
+        emits_bos=bool(readings.traits.bos),  # what the TEMPLATE leaves out
         think=_think(readings, thinks="thinking" in go.capabilities),
         refused=go.refused,
         findings=tuple(findings),
@@ -152,7 +152,7 @@ def _native_plan(
         go_template=None,
         gguf_chat_template=add_guard(jinja_text),
         # llama.cpp takes the template's BOS away when it adds its own: either setting is right
-        emits_bos=None if repeats_bos(template) else bool(leading_bos(template)),
+        emits_bos=None if repeats_bos(template) else bool(readings.traits.bos),
         think=_think(readings, thinks="thinking" in chat_template_capabilities(jinja_text)),
         refused=refused,
         findings=tuple(findings),
