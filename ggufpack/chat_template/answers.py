@@ -19,12 +19,7 @@ def calling_answer(template: ChatTemplate, traits: Traits) -> str | None:
     try:
         prompt = traits.prompt(template, asked)
         # the whole turn: as a prefill it would end before its end
-        whole = template.render(
-            traits.messages(called),
-            add_generation_prompt=False,
-            tools=called.tools,
-            **traits.variables(called.think),
-        ).removeprefix(traits.bos)
+        whole = traits.turns(template, called)
     except ChatTemplateError:
         return None
     shared = common_prefix([prompt, whole])

@@ -7,10 +7,10 @@ turns out wrong is given up, as little as possible, and the rest is learned agai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from ggufpack.chat_template.content_form import refusal_of_a_question
@@ -33,10 +33,11 @@ _BLAMED = {
     "thinking:false": "thinking",
     "prefill": "prefill",
 }
+CALL_SHAPES = ("tools:call", "tools:parallel", "tools:result", "tools:history")
 _OF_CAPABILITY: Mapping[str, tuple[str, ...]] = {
     "system": ("system", "system:middle", "system:several"),
-    "tools": ("tools:definition", "tools:call", "tools:parallel", "tools:result", "tools:history"),
-    "calls": ("tools:call", "tools:parallel", "tools:result", "tools:history"),
+    "tools": ("tools:definition", *CALL_SHAPES),
+    "calls": CALL_SHAPES,
     "thinking": ("thinking:history", "thinking:true", "thinking:false"),
     "prefill": ("prefill",),
 }
@@ -95,15 +96,15 @@ class GoTemplate:
 
     def covers(self, case: Case) -> bool:
         """Whether a refusal covers a case."""
-        return any(covers(one.shape, case) for one in self.refused)
+        return is_refused(case, self.refused)
 
 
 def covers(shape: str, case: Case) -> bool:
     """Whether a refusal of ``shape`` covers ``case``.
 
-    A role path covers what begins with it, calls and definitions what has any.
+    A role path covers what begins with it, calls and definitions what has any, a date everything.
     """
-    if shape == case.shape:
+    if shape in (case.shape, "date"):
         return True
     if shape == "tools:call":
         return any(message.calls for message in case.conversation.messages)
@@ -113,6 +114,11 @@ def covers(shape: str, case: Case) -> bool:
     roles = case.conversation.roles
     is_path = path.split("/")[0] in ("user", "assistant", "system", "tool") and shape != "system"
     return is_path and (roles == path or roles.startswith(f"{path}/"))
+
+
+def is_refused(case: Case, refused: Iterable[Refusal]) -> bool:
+    """Whether one of the refusals covers the case."""
+    return any(covers(one.shape, case) for one in refused)
 
 
 def plain_shapes(messages: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -157,8 +163,9 @@ def learn_template(
         rows = dict.fromkeys(CAPABILITIES, Parity(0, 0, 0, 0))
         reason = refusal_of_a_question(template)
         return GoTemplate(None, (), (Refusal("chat", f"{REFUSED_BY_JINJA}: {reason}"),), rows)
+    reference_of = cache(partial(make_reference, template, traits, cases))
     while True:
-        reference = make_reference(template, traits, cases, thinks="thinking" in wanted)
+        reference = reference_of(thinks="thinking" in wanted)
         text: str | None = None
         judged: tuple[Judged, ...] = ()
         try:
@@ -274,7 +281,7 @@ def _found(
     if text is None or {"chat", "date"} & set(by_shape):
         rows = table(reference, (), lambda _case: True)
         return GoTemplate(None, (), tuple(by_shape.values()), rows, tuple(judged))
-    rows = table(reference, judged, lambda case: any(covers(shape, case) for shape in by_shape))
+    rows = table(reference, judged, lambda case: is_refused(case, by_shape.values()))
     # a template that needs tools shows its systems and prefills in conversations with tools only
     used = {need for one in judged if one.verdict != "wrong" for need in one.case.needs}
     capabilities = tuple(

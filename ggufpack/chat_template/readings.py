@@ -10,11 +10,12 @@ from ggufpack.chat_template.answers import CALL, calling_answer
 from ggufpack.chat_template.go.parse import parse
 from ggufpack.chat_template.go.tool_calls import reads_call
 from ggufpack.chat_template.go_strategy import (
+    CALL_SHAPES,
     Engine,
     GoTemplate,
     Refusal,
     asked_cases,
-    covers,
+    is_refused,
     learn_template,
 )
 from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
@@ -28,9 +29,6 @@ ServerVersion = tuple[int, int, int]
 
 # The first release that runs a GGUF's Jinja (Ollama: server/images.go, PreferChatTemplate).
 FIRST_NATIVE_VERSION: ServerVersion = (0, 30, 0)
-
-
-_CALLED = ("tools:call", "tools:parallel", "tools:result", "tools:history")
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,12 @@ class Readings:
             return False
         lost, edges = self._lost(self.go)
         if self.go_reads_calls is False:
-            lost += sum(case.shape in _CALLED for case in self.cases)
+            lost += sum(case.shape in CALL_SHAPES for case in self.cases)
         return (lost, edges) <= self._lost(self.native)
 
     def _lost(self, reading: GoTemplate | NativeReading) -> tuple[int, int]:
         able = {*reading.capabilities, "calls"}
-        shapes = [one.shape for one in reading.refused]
-        lost = [
-            case.shape
-            for case in self.cases
-            if case.needs - able or "date" in shapes or any(covers(shape, case) for shape in shapes)
-        ]
+        lost = [case.shape for case in self.cases if case.needs - able or is_refused(case, reading.refused)]
         edges = lost.count("edge-spaces")
         return len(lost) - edges, edges
 
@@ -134,11 +127,7 @@ def _native(template: ChatTemplate, traits: Traits, reference: Reference) -> Nat
     refused = native_refused(template, traits)
     shapes = {one.shape for one in refused}
     capabilities = tuple(name for name in native_capabilities(traits) if name not in shapes)
-    rows = table(
-        reference,
-        _passed_on(reference),
-        lambda case: "date" in shapes or any(covers(shape, case) for shape in shapes),
-    )
+    rows = table(reference, _passed_on(reference), lambda case: is_refused(case, refused))
     return NativeReading(capabilities, refused, rows)
 
 

@@ -125,6 +125,20 @@ class Traits:
         """The conversation's messages in the form that the template takes."""
         return _with_string_arguments(conversation) if self.string_arguments else conversation.for_jinja()
 
+    def turns(self, template: ChatTemplate, conversation: Conversation) -> str:
+        """The conversation's turns, whole and without a generation prompt or the BOS an engine adds.
+
+        Raises:
+            ChatTemplateError: the template refuses the conversation, or fails.
+        """
+        text = template.render(
+            self.messages(conversation),
+            add_generation_prompt=False,
+            tools=conversation.tools or None,
+            **self.variables(conversation.think),
+        )
+        return text.removeprefix(self.bos)
+
     def prompt(self, template: ChatTemplate, conversation: Conversation) -> str:
         """The prompt that the checkpoint was trained with, without the BOS an engine adds.
 

@@ -45,12 +45,13 @@ def mentions(nodes: object, name: str) -> bool:
     return any(isinstance(part, Path) and name in part.fields for part in _walk(nodes))
 
 
-def _find(name: str, start: int | str | bool, found: Expression, when: Expression) -> Nodes:
+def _find(name: str, start: int | str, found: Expression, when: Expression) -> Nodes:
     """``$name``: of the last message of which ``when`` holds."""
     seen = If(when, (Assign(name, found, declare=False),))
     return (Assign(name, Literal(start)), Range(MESSAGES, (seen,), "$i", "$m"))
 
 
+_IS_TOOL = call("eq", field("Role"), text("tool"))
 _IS_USER = call("eq", field("Role"), text("user"))
 _IS_ANSWER = call("and", call("eq", field("Role"), text("assistant")), call("not", field("ToolCalls")))
 
@@ -87,9 +88,7 @@ def before_messages(nodes: object) -> Nodes:
         take = If(other, (Assign("$opens", field("Role"), declare=False),))
         found += [Assign("$opens", Literal("")), Range(MESSAGES, (take,))]
     if "$anytool" in used:
-        seen = If(
-            call("eq", field("Role"), text("tool")), (Assign("$anytool", Literal(True), declare=False),)
-        )
+        seen = If(_IS_TOOL, (Assign("$anytool", Literal(True), declare=False),))
         found += [Assign("$anytool", Literal(False)), Range(MESSAGES, (seen,))]
     if "$user" in used:
         found += _find("$user", -1, variable("i"), _IS_USER)
@@ -166,11 +165,11 @@ _TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
         ),
     ),
     "$callnumber": ("", None),
-    "$resultnumber": ("", If(call("eq", field("Role"), text("tool")), (more("$resultnumber"),))),
+    "$resultnumber": ("", If(_IS_TOOL, (more("$resultnumber"),))),
     "$resultplace": (
         "",
         If(
-            call("eq", field("Role"), text("tool")),
+            _IS_TOOL,
             (more("$resultplace"),),
             (Assign("$resultplace", Literal(""), declare=False),),
         ),
@@ -182,7 +181,7 @@ _TRACKED: dict[str, tuple[str | int | bool, Node | None]] = {
     ),
     "$seentool": (
         False,
-        If(call("eq", field("Role"), text("tool")), (Assign("$seentool", Literal(True), declare=False),)),
+        If(_IS_TOOL, (Assign("$seentool", Literal(True), declare=False),)),
     ),
     "$seenassistant": (
         False,

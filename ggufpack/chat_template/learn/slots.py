@@ -217,13 +217,8 @@ class Slots:
 
     def _without_prompt(self, conversation: Conversation) -> str:
         """The conversation without a generation prompt."""
-        rendered = self.template.render(
-            self.traits.messages(conversation),
-            add_generation_prompt=False,
-            tools=conversation.tools or None,
-            **self.traits.variables(conversation.think),
-        )
-        return rendered.removeprefix(self.traits.bos).removesuffix(self._forced_prompt(conversation))
+        rendered = self.traits.turns(self.template, conversation)
+        return rendered.removesuffix(self._forced_prompt(conversation))
 
     def _forced_prompt(self, conversation: Conversation) -> str:
         """The generation prompt of a template that prints it whether or not it is asked to."""
@@ -310,9 +305,7 @@ def how_calls_print(template: ChatTemplate, traits: Traits) -> CallStyle:
         caller = Message("assistant", calls=calls)
         conversation = Conversation("calls", (Message("user", "QzuserW"), caller, *results), (tool(0),))
         try:
-            text = template.render(
-                traits.messages(conversation), add_generation_prompt=False, tools=conversation.tools
-            )
+            text = traits.turns(template, conversation)
         except ChatTemplateError:
             text = ""
         spans = Spellings(conversation, gathered=False).find(text)

@@ -124,7 +124,7 @@ def _shown(template: ChatTemplate, traits: Traits) -> Callable[[Any], str] | Non
         caller = Message("assistant", calls=(ToolCall("Qz000000W", "QznameW", {"Qzargument": value}),))
         chat = Conversation("value", (Message("user", "QzuserW"), caller), (tool(0),))
         try:
-            return template.render(traits.messages(chat), add_generation_prompt=False, tools=chat.tools)
+            return traits.turns(template, chat)
         except ChatTemplateError as error:
             raise ValueError(str(error)) from error
 
