@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 .PHONY: demo test lint format bench constraints clean
 
 # uv unpacks torch in seconds; compiled files make each later start seconds shorter
-$(READY): pyproject.toml constraints.txt setup.py Makefile
+$(READY): pyproject.toml constraints.txt setup.py Makefile $(wildcard ggufpack/quantize/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \

@@ -1,4 +1,4 @@
-"""The installed ggml kernels, against gguf-py's own numpy implementation."""
+"""The kernels against gguf-py's own numpy implementation, and the choice between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from ggufpack.errors import ConversionError
 from ggufpack.quantize import kernels
-from ggufpack.quantize.kernels import Encoded, Weights, reference_kernels
+from ggufpack.quantize.kernels import Encoded, Weights, available_kernels, load_kernels
 from ggufpack.quantize.types import TensorType
 
 COLUMNS = 256
@@ -55,8 +55,8 @@ rows = st.one_of(
 
 def encode(weights: Weights, tensor_type: TensorType) -> Encoded:
     out = np.full(weights.size * 4 + 8, 0xA5, dtype=np.uint8)
-    size = reference_kernels().encode(weights, weights.shape[-1], tensor_type, out)
-    assert size == tensor_type.size(weights.size)
+    size = tensor_type.size(weights.size)
+    load_kernels().encode(weights, TensorType.F32, weights.shape[-1], [(tensor_type, out)])
     assert (out[size:] == 0xA5).all(), "wrote past the end"
     return out[:size]
 
@@ -122,13 +122,24 @@ def test_a_row_is_encoded_alone(tensor_type: TensorType) -> None:
 )
 def test_an_infinite_scale_is_not_valid(tensor_type: TensorType) -> None:
     weights = np.ones((1, COLUMNS), dtype=np.float32)
-    assert reference_kernels().is_valid(encode(weights, tensor_type), tensor_type)
+    assert load_kernels().is_valid(encode(weights, tensor_type), tensor_type)
     weights[0, 5] = 1e9
-    assert not reference_kernels().is_valid(encode(weights, tensor_type), tensor_type)
+    assert not load_kernels().is_valid(encode(weights, tensor_type), tensor_type)
 
 
-def test_one_library_for_all() -> None:
-    assert reference_kernels() is reference_kernels()
+def test_one_object_for_all() -> None:
+    assert load_kernels() is load_kernels() is load_kernels(available_kernels()[0])
+
+
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGUFPACK_KERNELS", "reference")
+    assert load_kernels().name == "reference"
+    monkeypatch.setenv("GGUFPACK_KERNELS", "abacus")
+    with pytest.raises(ConversionError, match="'abacus'") as caught:
+        load_kernels()
+    assert "reference" in str(caught.value.action)
+    assert "GGUFPACK_KERNELS" in str(caught.value.action)
+    assert load_kernels("reference").name == "reference"
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["no-package", "no-library-in-it"])
@@ -142,8 +153,9 @@ def test_missing_kernels_say_what_to_install(
         return spec if installed else None
 
     monkeypatch.setattr(kernels, "find_spec", find)
-    reference_kernels.cache_clear()
+    monkeypatch.setattr(kernels, "_reference", kernels._reference.__wrapped__)
+    monkeypatch.setattr(kernels, "_load", kernels._load.__wrapped__)
     with pytest.raises(ConversionError, match="libggml") as caught:
-        reference_kernels()
+        load_kernels()
     assert caught.value.action == "Run `pip install libggml-python`."
     assert caught.value.exit_code == 4

@@ -1,0 +1,135 @@
+// Q6_K: superblocks of sixteen sub-blocks of 16, eight-bit scales.
+// The arithmetic is that of quantize_row_q6_K_ref and make_qx_quants in ggml-quants.c, a sub-block a lane.
+
+#pragma once
+
+#include "range_search.h"
+
+#define Q6_K_SUBBLOCK 16
+#define NEGLIGIBLE 1e-15f
+
+// sub-blocks searched at a time: whole superblocks
+#define Q6_K_SPAN (TOGETHER > 16 ? TOGETHER : 16)
+
+// inverse is 0 where all weights are negligible
+struct q6_k_scales {
+    float scale[Q6_K_SPAN];
+    float inverse[Q6_K_SPAN];
+};
+
+// No product leaves MAGIC_RANGE: the largest magnitude is at least NEGLIGIBLE, which becomes about 32.
+INLINE lanes q6_k_levels(lanes inverse, lanes x) { return clamped(nearest_in_range(inverse * x), -32, 31); }
+
+static void search_q6_k(const float *weights, float *scales, float *inverses) {
+    lanes x[GROUPS][Q6_K_SUBBLOCK], w[GROUPS][Q6_K_SUBBLOCK], wx[GROUPS][Q6_K_SUBBLOCK];
+    lanes largest[GROUPS], extreme[GROUPS], sum_xl[GROUPS], sum_l2[GROUPS];
+    EACH {
+        load_turned(weights + g * LANES * Q6_K_SUBBLOCK, Q6_K_SUBBLOCK, Q6_K_SUBBLOCK, x[g]);
+        largest[g] = extreme[g] = sum_xl[g] = sum_l2[g] = zeros();
+    }
+    for (int i = 0; i < Q6_K_SUBBLOCK; i++) EACH {
+            mask more = below(largest[g], magnitude(x[g][i]));
+            largest[g] = choose(more, magnitude(x[g][i]), largest[g]);
+            extreme[g] = choose(more, x[g][i], extreme[g]);
+            w[g][i] = x[g][i] * x[g][i];
+            wx[g][i] = w[g][i] * x[g][i];
+        }
+
+    mask negligible[GROUPS];
+    lanes scale[GROUPS], best[GROUPS], best_inverse[GROUPS];
+    EACH {
+        negligible[g] = below(largest[g], splat(NEGLIGIBLE));
+        // keeps what is thrown away in the end from being slow
+        extreme[g] = choose(negligible[g], splat(1.0f), extreme[g]);
+        best_inverse[g] = splat(-32.0f) / extreme[g];
+    }
+    for (int i = 0; i < Q6_K_SUBBLOCK; i++) EACH {
+            lanes level = q6_k_levels(best_inverse[g], x[g][i]);
+            sum_xl[g] += wx[g][i] * level;
+            sum_l2[g] += w[g][i] * level * level;
+        }
+    EACH {
+        scale[g] = choose(equal(sum_l2[g], zeros()), zeros(), sum_xl[g] / sum_l2[g]);
+        best[g] = scale[g] * sum_xl[g];
+    }
+    for (int step = -9; step <= 9; step++) {
+        if (step == 0) continue;
+        const lanes target = splat(-(32.0f + 0.1f * (float)step));
+        lanes inverse[GROUPS];
+        EACH {
+            inverse[g] = target / extreme[g];
+            sum_xl[g] = sum_l2[g] = zeros();
+        }
+        for (int i = 0; i < Q6_K_SUBBLOCK; i++) EACH {
+                lanes level = q6_k_levels(inverse[g], x[g][i]);
+                sum_xl[g] += wx[g][i] * level;
+                sum_l2[g] += w[g][i] * level * level;
+            }
+        EACH {
+            mask better =
+                both(below(zeros(), sum_l2[g]), below(best[g] * sum_l2[g], sum_xl[g] * sum_xl[g]));
+            scale[g] = choose(better, sum_xl[g] / sum_l2[g], scale[g]);
+            best[g] = choose(better, scale[g] * sum_xl[g], best[g]);
+            best_inverse[g] = choose(better, inverse[g], best_inverse[g]);
+        }
+    }
+    EACH {
+        store(scales + g * LANES, choose(negligible[g], zeros(), scale[g]));
+        store(inverses + g * LANES, choose(negligible[g], zeros(), best_inverse[g]));
+    }
+}
+
+INLINE void pack_q6_k(const uint8_t levels[SUPERBLOCK], uint8_t *low, uint8_t *high) {
+    for (int half = 0; half < 2; half++, levels += 128, low += 64, high += 32)
+        for (int i = 0; i < 32; i++) {
+            uint8_t a = levels[i], b = levels[i + 32], c = levels[i + 64], d = levels[i + 96];
+            low[i] = (uint8_t)((a & 15) | c << 4);
+            low[i + 32] = (uint8_t)((b & 15) | d << 4);
+            high[i] = (uint8_t)(a >> 4 | (b >> 4) << 2 | (c >> 4) << 4 | (d >> 4) << 6);
+        }
+}
+
+// the levels of the search, kept by ggml where the stored scale is 0
+INLINE void put_searched_q6_k(const float *x, float inverse, uint8_t *out) {
+    for (int i = 0; i < Q6_K_SUBBLOCK; i++)
+        out[i] = inverse != 0 ? (uint8_t)(clamped_int(nearest_int(inverse * x[i]), -32, 31) + 32) : 0;
+}
+
+static void encode_q6_k(const float *x, long count, uint8_t *out) {
+    struct q6_k_scales found;
+    uint8_t levels[SUPERBLOCK];
+    for (int first = 0; count > 0; count -= SUPERBLOCK, x += SUPERBLOCK, out += 210) {
+        if (first == 0)
+            for (int k = 0; k < Q6_K_SPAN; k += TOGETHER)
+                search_q6_k(x + k * Q6_K_SUBBLOCK, found.scale + k, found.inverse + k);
+        const float *scales = found.scale + first, *inverses = found.inverse + first;
+        first = (first + 16) % Q6_K_SPAN;
+        float largest = 0, extreme = 0;
+        for (int j = 0; j < 16; j++)
+            if (fabsf(scales[j]) > largest) {
+                largest = fabsf(scales[j]);
+                extreme = scales[j];
+            }
+        if (largest < NEGLIGIBLE) {
+            memset(out, 0, 210);
+            continue;
+        }
+        float inverse = -128.0f / extreme;
+        put_half(out + 208, 1 / inverse);
+        const float d = half(out + 208);
+        int8_t *stored = (int8_t *)out + 192;
+        for (int j = 0; j < 16; j++) {
+            int level = nearest_int(inverse * scales[j]);
+            stored[j] = (int8_t)(level > 127 ? 127 : level);
+        }
+        for (int j = 0; j < 16; j += 2) {
+            const float *part = x + j * Q6_K_SUBBLOCK, step[2] = {d * stored[j], d * stored[j + 1]};
+            uint8_t *to = levels + j * Q6_K_SUBBLOCK;
+            put_levels(part, (float[]){0, 0}, step, -32, 31, 32, to);
+            for (int k = 0; k < 2; k++)
+                if (step[k] == 0)
+                    put_searched_q6_k(part + k * Q6_K_SUBBLOCK, inverses[j + k], to + k * Q6_K_SUBBLOCK);
+        }
+        pack_q6_k(levels, out, out + 128);
+    }
+}
