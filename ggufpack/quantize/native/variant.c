@@ -1,7 +1,10 @@
 // The kernels for one instruction set, VARIANT. Compiled once a variant, with its compiler flags.
 
 #include "floats.h"
+#include "iq4.h"
 #include "plain_blocks.h"
+#include "q2_k.h"
+#include "q3_k.h"
 #include "q4_q5_k.h"
 #include "q6_k.h"
 
@@ -23,10 +26,10 @@ static const struct coded CODED[] = {
     {TYPE_F16, 1, 2, encode_f16},       {TYPE_BF16, 1, 2, encode_bf16},
     {TYPE_Q8_0, 32, 34, encode_q8_0},   {TYPE_Q4_0, 32, 18, encode_q4_0},
     {TYPE_Q4_1, 32, 20, encode_q4_1},   {TYPE_Q5_0, 32, 22, encode_q5_0},
-    {TYPE_Q5_1, 32, 24, encode_q5_1},   {TYPE_IQ4_NL, 32, 18, 0},
-    {TYPE_Q2_K, 256, 84, 0},            {TYPE_Q3_K, 256, 110, 0},
+    {TYPE_Q5_1, 32, 24, encode_q5_1},   {TYPE_IQ4_NL, 32, 18, encode_iq4_nl},
+    {TYPE_Q2_K, 256, 84, encode_q2_k},            {TYPE_Q3_K, 256, 110, encode_q3_k},
     {TYPE_Q4_K, 256, 144, encode_q4_k}, {TYPE_Q5_K, 256, 176, encode_q5_k},
-    {TYPE_Q6_K, 256, 210, encode_q6_k}, {TYPE_IQ4_XS, 256, 136, 0},
+    {TYPE_Q6_K, 256, 210, encode_q6_k}, {TYPE_IQ4_XS, 256, 136, encode_iq4_xs},
 };
 
 static const struct coded *coded_as(int type) {

@@ -133,8 +133,8 @@ def distributions(random: Random, count: int) -> Iterator[tuple[str, npt.NDArray
 def batch(seed: int, count: int) -> tuple[list[str], Weights]:
     """All distributions one after another: names, and (names, count * 256) finite weights."""
     random = np.random.default_rng(seed)
-    names, batches = zip(*distributions(random, count), strict=True)
     with np.errstate(over="ignore", invalid="ignore"):
+        names, batches = zip(*distributions(random, count), strict=True)
         weights = np.stack(batches).astype(np.float32)
     np.clip(np.nan_to_num(weights), -F32_LARGEST, F32_LARGEST, out=weights)
     return list(names), weights.reshape(len(names), -1)
