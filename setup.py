@@ -34,7 +34,7 @@ def variants() -> dict[str, list[str]]:
     """Each variant of the kernels that this machine's compiler makes, with its flags."""
     found: dict[str, list[str]] = {"generic": []}
     if sys.platform == "darwin":
-        # one compilation may serve both architectures; the variants are empty on arm64
+        # one compilation may serve both architectures; on arm64 these are never chosen
         for name, flags in X86_64_VARIANTS.items():
             found[name] = [word for flag in flags for word in ("-Xarch_x86_64", flag)]
     elif platform.machine().lower() in ("x86_64", "amd64"):

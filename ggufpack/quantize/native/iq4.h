@@ -128,14 +128,15 @@ INLINE void put_iq4_levels(const float *x, float scale, uint8_t *out) {
     uint8_t levels[BLOCK];
     for (int k = 0; k < BLOCK_VECTORS; k++) index[k] = iq4_index(splat(inverse) * load(x + k * LANES));
     store_bytes(levels, index);
-    for (int j = 0; j < 16; j++) out[j] = (uint8_t)(levels[j] | levels[j + 16] << 4);
+    put_bytes(out, load_bytes(levels) | shifted_up(load_bytes(levels + 16), 4));
 }
 
 static void encode_iq4_nl(const float *x, long count, uint8_t *out) {
     float scales[TOGETHER];
     for (int i = 0; count > 0; count -= BLOCK, x += BLOCK, out += 18, i = (i + 1) % TOGETHER) {
         if (i == 0) search_iq4(x, scales);
-        put_half(out, scales[i]);
+        // the NaN of an overflow, which x86-64 makes negative and aarch64 positive
+        put_half(out, isnan(scales[i]) ? -NAN : scales[i]);
         put_iq4_levels(x, scales[i], out + 2);
     }
 }

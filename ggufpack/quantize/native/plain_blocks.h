@@ -34,7 +34,7 @@ INLINE void put_steps(const float *x, float base, float inverse, float half, int
 }
 
 INLINE void put_nibbles(const uint8_t *levels, uint8_t *out) {
-    for (int j = 0; j < 16; j++) out[j] = (uint8_t)((levels[j] & 15) | (levels[j + 16] << 4));
+    put_bytes(out, (load_bytes(levels) & 15) | shifted_up(load_bytes(levels + 16), 4));
 }
 
 INLINE void put_fifth_bits(const uint8_t *levels, uint8_t *out) {

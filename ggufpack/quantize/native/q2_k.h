@@ -28,11 +28,14 @@ INLINE void put_four_bits(const float v[16], int shift, uint8_t stored[16], uint
     put_half(out, largest > 0 ? largest / 15.0f : 0.0f);
 }
 
-// two bits of 256 weights
+// the lower two bits of 256 levels
 INLINE void pack_two_bits(const uint8_t levels[SUPERBLOCK], uint8_t *out) {
     for (int half = 0; half < 2; half++, levels += 128, out += 32)
-        for (int i = 0; i < 32; i++)
-            out[i] = (uint8_t)(levels[i] | levels[i + 32] << 2 | levels[i + 64] << 4 | levels[i + 96] << 6);
+        for (int i = 0; i < 32; i += 16) {
+            bytes packed = load_bytes(levels + i) & 3;
+            for (int j = 1; j < 4; j++) packed |= shifted_up(load_bytes(levels + i + 32 * j) & 3, 2 * j);
+            put_bytes(out + i, packed);
+        }
 }
 
 static void encode_q2_k(const float *x, long count, uint8_t *out) {

@@ -110,12 +110,11 @@ static void encode_q3_k(const float *x, long count, uint8_t *out) {
                     to[k * SMALL_BLOCK + i] = (uint8_t)found.levels[of][lane / LANES][i][lane % LANES];
             }
         }
-        for (int i = 0; i < 32; i++) {
-            uint8_t bits = 0;
-            for (int j = 0; j < 8; j++) bits |= (uint8_t)((levels[32 * j + i] >> 2) << j);
-            out[i] = bits;
+        for (int i = 0; i < 32; i += 16) {
+            bytes bits = shifted_down(load_bytes(levels + i), 2);
+            for (int j = 1; j < 8; j++) bits |= shifted_up(shifted_down(load_bytes(levels + 32 * j + i), 2), j);
+            put_bytes(out + i, bits);
         }
-        for (int i = 0; i < SUPERBLOCK; i++) levels[i] &= 3;
         pack_two_bits(levels, out + 32);
     }
 }

@@ -80,16 +80,17 @@ INLINE void encode_ranged(const struct range_search *how, const float *x, long c
         level_superblock(how, x, &found, first, out, levels);
         first = (first + 8) % TOGETHER;
         uint8_t *high = out + 16, *low = five ? out + 48 : out + 16;
-        for (int j = 0; j < 4; j++) {
-            const uint8_t *a = levels + 64 * j, *b = a + 32;
-            for (int i = 0; i < 32; i++) low[32 * j + i] = (uint8_t)((a[i] & 15) | b[i] << 4);
+        for (int j = 0; j < 8; j++) {
+            const uint8_t *a = levels + 64 * (j / 2) + 16 * (j % 2);
+            put_bytes(low + 16 * j, (load_bytes(a) & 15) | shifted_up(load_bytes(a + 32), 4));
         }
-        if (!five) continue;
-        for (int i = 0; i < 32; i++) {
-            uint8_t bits = 0;
-            for (int j = 0; j < 8; j++) bits |= (uint8_t)((levels[32 * j + i] >> 4) << j);
-            high[i] = bits;
-        }
+        if (five)
+            for (int i = 0; i < 32; i += 16) {
+                bytes bits = shifted_down(load_bytes(levels + i), 4);
+                for (int j = 1; j < 8; j++)
+                    bits |= shifted_up(shifted_down(load_bytes(levels + 32 * j + i), 4), j);
+                put_bytes(high + i, bits);
+            }
     }
 }
 

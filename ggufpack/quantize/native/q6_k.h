@@ -81,11 +81,13 @@ static void search_q6_k(const float *weights, float *scales, float *inverses) {
 
 INLINE void pack_q6_k(const uint8_t levels[SUPERBLOCK], uint8_t *low, uint8_t *high) {
     for (int half = 0; half < 2; half++, levels += 128, low += 64, high += 32)
-        for (int i = 0; i < 32; i++) {
-            uint8_t a = levels[i], b = levels[i + 32], c = levels[i + 64], d = levels[i + 96];
-            low[i] = (uint8_t)((a & 15) | c << 4);
-            low[i + 32] = (uint8_t)((b & 15) | d << 4);
-            high[i] = (uint8_t)(a >> 4 | (b >> 4) << 2 | (c >> 4) << 4 | (d >> 4) << 6);
+        for (int i = 0; i < 32; i += 16) {
+            bytes a = load_bytes(levels + i), b = load_bytes(levels + i + 32);
+            bytes c = load_bytes(levels + i + 64), d = load_bytes(levels + i + 96);
+            put_bytes(low + i, (a & 15) | shifted_up(c, 4));
+            put_bytes(low + i + 32, (b & 15) | shifted_up(d, 4));
+            put_bytes(high + i, shifted_down(a, 4) | shifted_up(shifted_down(b, 4), 2) |
+                                    shifted_up(shifted_down(c, 4), 4) | shifted_up(shifted_down(d, 4), 6));
         }
 }
 

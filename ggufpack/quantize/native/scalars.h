@@ -14,6 +14,20 @@ INLINE int nearest_int(float v) {
     return (bits & 0x007fffff) - 0x00400000;
 }
 
+// Sixteen bytes, spelt out: compilers take byte loops apart.
+typedef uint8_t bytes __attribute__((vector_size(16)));
+typedef uint16_t byte_pairs __attribute__((vector_size(16)));
+
+INLINE bytes load_bytes(const uint8_t *p) {
+    bytes v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void put_bytes(uint8_t *p, bytes v) { memcpy(p, &v, sizeof v); }
+INLINE bytes shifted_up(bytes v, int by) { return (bytes)((byte_pairs)v << by) & (uint8_t)(0xff << by); }
+INLINE bytes shifted_down(bytes v, int by) { return (bytes)((byte_pairs)v >> by) & (uint8_t)(0xff >> by); }
+
 INLINE int clamped_int(int v, int low, int high) { return v < low ? low : v > high ? high : v; }
 
 INLINE void put_half(uint8_t *p, float v) {
