@@ -7,10 +7,11 @@
 
 #include "scalars.h"
 
-// vectors of sub-blocks at work together: the latency of one hides behind the other
-#define GROUPS 2
+// vectors of sub-blocks at work together: the latency of one hides behind the others. Unrolled early, the
+// sums stay in registers
+#define GROUPS 4
 #define TOGETHER (GROUPS * LANES)
-#define EACH for (int g = 0; g < GROUPS; g++)
+#define EACH _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++)
 
 struct range_search {
     int weights;          // in a sub-block
@@ -97,8 +98,10 @@ INLINE int search_ranges(const struct range_search *how, int exact, const lanes 
             this_scale[g] = (sum_w[g] * sum_xl[g] - sum_x[g] * sum_l[g]) / determinant[g];
             this_minimum[g] = (sum_l2[g] * sum_x[g] - sum_l[g] * sum_xl[g]) / determinant[g];
             mask positive = below(zero, this_minimum[g]);
-            this_scale[g] = choose(positive, sum_xl[g] / sum_l2[g], this_scale[g]);
-            this_minimum[g] = choose(positive, zero, this_minimum[g]);
+            if (mask_bits(positive)) {
+                this_scale[g] = choose(positive, sum_xl[g] / sum_l2[g], this_scale[g]);
+                this_minimum[g] = choose(positive, zero, this_minimum[g]);
+            }
             error[g] = zero;
         }
         for (int i = 0; i < n; i++) EACH {

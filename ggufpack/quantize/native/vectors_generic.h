@@ -84,16 +84,18 @@ INLINE float largest_of(lanes v) {
     return a > b ? a : b;
 }
 
+typedef uint16_t half_words __attribute__((vector_size(8)));
+
 INLINE ints load_halves(const uint8_t *p) {
-    uint16_t h[4];
-    memcpy(h, p, sizeof h);
-    return (ints){h[0], h[1], h[2], h[3]};
+    half_words h;
+    memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(h, ints);
 }
 
 // ints below 2^16
 INLINE void store_low_halves(uint8_t *p, ints v) {
-    uint16_t h[4] = {(uint16_t)v[0], (uint16_t)v[1], (uint16_t)v[2], (uint16_t)v[3]};
-    memcpy(p, h, sizeof h);
+    half_words h = __builtin_convertvector(v, half_words);
+    memcpy(p, &h, sizeof h);
 }
 
 INLINE ints f16_bits(lanes v) {
