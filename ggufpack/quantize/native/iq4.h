@@ -3,10 +3,9 @@
 
 #pragma once
 
-#include "range_search.h"
+#include "lane_groups.h"
 
 #define IQ4_TRIES 7
-#define IQ4_NEGLIGIBLE 1e-15f
 
 // kvalues_iq4nl (ggml-common.h)
 static const float IQ4_VALUES[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -74,19 +73,14 @@ static void search_iq4(const float *weights, float *scales) {
     lanes largest[GROUPS], extreme[GROUPS], sum_xq[GROUPS], sum_q2[GROUPS];
     EACH {
         load_turned(weights + g * LANES * BLOCK, BLOCK, BLOCK, x[g]);
-        largest[g] = extreme[g] = sum_xq[g] = sum_q2[g] = zeros();
+        find_extremes(x[g], BLOCK, largest + g, extreme + g);
     }
-    for (int i = 0; i < BLOCK; i++) EACH {
-            mask more = below(largest[g], magnitude(x[g][i]));
-            largest[g] = choose(more, magnitude(x[g][i]), largest[g]);
-            extreme[g] = choose(more, x[g][i], extreme[g]);
-            w[g][i] = x[g][i] * x[g][i];
-        }
+    for (int i = 0; i < BLOCK; i++) EACH w[g][i] = x[g][i] * x[g][i];
 
     mask negligible[GROUPS];
     lanes scale[GROUPS], best[GROUPS], inverse[GROUPS];
     EACH {
-        negligible[g] = below(largest[g], splat(IQ4_NEGLIGIBLE));
+        negligible[g] = below(largest[g], splat(NEGLIGIBLE));
         // keeps what is thrown away in the end from being slow
         extreme[g] = choose(negligible[g], splat(1.0f), extreme[g]);
         scale[g] = best[g] = zeros();
@@ -146,12 +140,7 @@ static void encode_iq4_xs(const float *x, long count, uint8_t *out) {
     for (int first = 0; count > 0; count -= SUPERBLOCK, out += 136, first = (first + 8) % TOGETHER) {
         if (first == 0) search_iq4(x, found);
         const float *scales = found + first;
-        float largest = 0, extreme = 0;
-        for (int j = 0; j < 8; j++)
-            if (fabsf(scales[j]) > largest) {
-                largest = fabsf(scales[j]);
-                extreme = scales[j];
-            }
+        const float extreme = extreme_of(scales, 8);
         const float d = -extreme / 32, inverse = d != 0 ? 1 / d : 0.0f;
         put_half(out, d);
         uint8_t *low = out + 4;

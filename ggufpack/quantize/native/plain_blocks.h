@@ -23,11 +23,11 @@ INLINE float first_with(const float *x, float wanted, int by_magnitude) {
     return found ? x[__builtin_ctz(found)] : wanted;
 }
 
-// the low byte of (x - base) * inverse + half, towards zero
-INLINE void put_steps(const float *x, float base, float inverse, float half, int high, uint8_t *out) {
+// the low byte of (x - base) * inverse + rounding, towards zero
+INLINE void put_steps(const float *x, float base, float inverse, float rounding, int high, uint8_t *out) {
     ints steps[BLOCK_VECTORS];
     for (int k = 0; k < BLOCK_VECTORS; k++) {
-        lanes v = (load(x + k * LANES) - splat(base)) * splat(inverse) + splat(half);
+        lanes v = (load(x + k * LANES) - splat(base)) * splat(inverse) + splat(rounding);
         steps[k] = smaller_int(truncated(v), splat_int(high));
     }
     store_bytes(out, steps);
@@ -51,8 +51,7 @@ INLINE void put_fifth_bits(const uint8_t *levels, uint8_t *out) {
 
 static void encode_q8_0(const float *x, long count, uint8_t *out) {
     // just below a half: towards zero after this addition is roundf, halves away from zero
-    const lanes half = splat(0x1.fffffep-2f);
-    const ints sign = splat_int(INT32_MIN);
+    const ints rounding = as_ints(splat(0x1.fffffep-2f)), sign = splat_int(INT32_MIN);
     for (; count > 0; count -= BLOCK, x += BLOCK, out += 34) {
         float d = largest_magnitude(x) / 127;
         float inverse = d != 0 ? 1.0f / d : 0.0f;
@@ -60,7 +59,7 @@ static void encode_q8_0(const float *x, long count, uint8_t *out) {
         ints steps[BLOCK_VECTORS];
         for (int k = 0; k < BLOCK_VECTORS; k++) {
             lanes v = load(x + k * LANES) * splat(inverse);
-            steps[k] = truncated(v + as_lanes(or_ints(as_ints(half), and_ints(as_ints(v), sign))));
+            steps[k] = truncated(v + as_lanes(or_ints(rounding, and_ints(as_ints(v), sign))));
         }
         store_bytes(out + 2, steps);
     }

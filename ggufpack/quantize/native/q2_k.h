@@ -5,10 +5,6 @@
 
 #include "range_search.h"
 
-#define SMALL_BLOCK 16
-// sub-blocks searched at a time: whole superblocks
-#define SMALL_SPAN (TOGETHER > 16 ? TOGETHER : 16)
-
 static const struct range_search Q2_K_SEARCH = {SMALL_BLOCK, 3, 15, -0.5f, 1};
 
 static void search_q2_k(const float *x, struct ranges *found) {

@@ -6,7 +6,6 @@
 #include "q2_k.h"
 
 #define Q3_K_PASSES 5
-#define Q3_K_NEGLIGIBLE 1e-15f
 
 // levels: of each sub-block, 0 to 7; 0 throughout where all weights are negligible
 struct q3_k_scales {
@@ -20,15 +19,11 @@ static void search_q3_k(const float *weights, float *scales, float levels[GROUPS
     mask negligible[GROUPS];
     EACH {
         load_turned(weights + g * LANES * SMALL_BLOCK, SMALL_BLOCK, SMALL_BLOCK, x[g]);
-        largest[g] = extreme[g] = sum_xl[g] = sum_l2[g] = zeros();
+        find_extremes(x[g], SMALL_BLOCK, largest + g, extreme + g);
+        sum_xl[g] = sum_l2[g] = zeros();
     }
-    for (int i = 0; i < SMALL_BLOCK; i++) EACH {
-            mask more = below(largest[g], magnitude(x[g][i]));
-            largest[g] = choose(more, magnitude(x[g][i]), largest[g]);
-            extreme[g] = choose(more, x[g][i], extreme[g]);
-        }
     EACH {
-        negligible[g] = below(largest[g], splat(Q3_K_NEGLIGIBLE));
+        negligible[g] = below(largest[g], splat(NEGLIGIBLE));
         inverse[g] = splat(-4.0f) / extreme[g];
     }
     for (int i = 0; i < SMALL_BLOCK; i++) EACH {
@@ -84,12 +79,7 @@ static void encode_q3_k(const float *x, long count, uint8_t *out) {
             for (int k = 0; k < SMALL_SPAN; k += TOGETHER)
                 search_q3_k(x + k * SMALL_BLOCK, found.scale + k, found.levels[k / TOGETHER]);
         const float *scales = found.scale + first;
-        float largest = 0, extreme = 0;
-        for (int j = 0; j < 16; j++)
-            if (fabsf(scales[j]) > largest) {
-                largest = fabsf(scales[j]);
-                extreme = scales[j];
-            }
+        float extreme = extreme_of(scales, 16);
         float inverse = -32.0f / extreme;
         for (int j = 0; j < 16; j++) {
             // ggml keeps eight bits of the number before it clamps it

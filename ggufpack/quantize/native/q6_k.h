@@ -3,34 +3,26 @@
 
 #pragma once
 
-#include "range_search.h"
-
-#define Q6_K_SUBBLOCK 16
-#define NEGLIGIBLE 1e-15f
-
-// sub-blocks searched at a time: whole superblocks
-#define Q6_K_SPAN (TOGETHER > 16 ? TOGETHER : 16)
+#include "lane_groups.h"
 
 // inverse is 0 where all weights are negligible
 struct q6_k_scales {
-    float scale[Q6_K_SPAN];
-    float inverse[Q6_K_SPAN];
+    float scale[SMALL_SPAN];
+    float inverse[SMALL_SPAN];
 };
 
 // No product leaves MAGIC_RANGE: the largest magnitude is at least NEGLIGIBLE, which becomes about 32.
 INLINE lanes q6_k_levels(lanes inverse, lanes x) { return clamped(nearest_in_range(inverse * x), -32, 31); }
 
 static void search_q6_k(const float *weights, float *scales, float *inverses) {
-    lanes x[GROUPS][Q6_K_SUBBLOCK], w[GROUPS][Q6_K_SUBBLOCK], wx[GROUPS][Q6_K_SUBBLOCK];
+    lanes x[GROUPS][SMALL_BLOCK], w[GROUPS][SMALL_BLOCK], wx[GROUPS][SMALL_BLOCK];
     lanes largest[GROUPS], extreme[GROUPS], sum_xl[GROUPS], sum_l2[GROUPS];
     EACH {
-        load_turned(weights + g * LANES * Q6_K_SUBBLOCK, Q6_K_SUBBLOCK, Q6_K_SUBBLOCK, x[g]);
-        largest[g] = extreme[g] = sum_xl[g] = sum_l2[g] = zeros();
+        load_turned(weights + g * LANES * SMALL_BLOCK, SMALL_BLOCK, SMALL_BLOCK, x[g]);
+        find_extremes(x[g], SMALL_BLOCK, largest + g, extreme + g);
+        sum_xl[g] = sum_l2[g] = zeros();
     }
-    for (int i = 0; i < Q6_K_SUBBLOCK; i++) EACH {
-            mask more = below(largest[g], magnitude(x[g][i]));
-            largest[g] = choose(more, magnitude(x[g][i]), largest[g]);
-            extreme[g] = choose(more, x[g][i], extreme[g]);
+    for (int i = 0; i < SMALL_BLOCK; i++) EACH {
             w[g][i] = x[g][i] * x[g][i];
             wx[g][i] = w[g][i] * x[g][i];
         }
@@ -43,7 +35,7 @@ static void search_q6_k(const float *weights, float *scales, float *inverses) {
         extreme[g] = choose(negligible[g], splat(1.0f), extreme[g]);
         best_inverse[g] = splat(-32.0f) / extreme[g];
     }
-    for (int i = 0; i < Q6_K_SUBBLOCK; i++) EACH {
+    for (int i = 0; i < SMALL_BLOCK; i++) EACH {
             lanes level = q6_k_levels(best_inverse[g], x[g][i]);
             sum_xl[g] += wx[g][i] * level;
             sum_l2[g] += w[g][i] * level * level;
@@ -60,7 +52,7 @@ static void search_q6_k(const float *weights, float *scales, float *inverses) {
             inverse[g] = target / extreme[g];
             sum_xl[g] = sum_l2[g] = zeros();
         }
-        for (int i = 0; i < Q6_K_SUBBLOCK; i++) EACH {
+        for (int i = 0; i < SMALL_BLOCK; i++) EACH {
                 lanes level = q6_k_levels(inverse[g], x[g][i]);
                 sum_xl[g] += wx[g][i] * level;
                 sum_l2[g] += w[g][i] * level * level;
@@ -93,7 +85,7 @@ INLINE void pack_q6_k(const uint8_t levels[SUPERBLOCK], uint8_t *low, uint8_t *h
 
 // the levels of the search, kept by ggml where the stored scale is 0
 INLINE void put_searched_q6_k(const float *x, float inverse, uint8_t *out) {
-    for (int i = 0; i < Q6_K_SUBBLOCK; i++)
+    for (int i = 0; i < SMALL_BLOCK; i++)
         out[i] = inverse != 0 ? (uint8_t)(clamped_int(nearest_int(inverse * x[i]), -32, 31) + 32) : 0;
 }
 
@@ -102,17 +94,12 @@ static void encode_q6_k(const float *x, long count, uint8_t *out) {
     uint8_t levels[SUPERBLOCK];
     for (int first = 0; count > 0; count -= SUPERBLOCK, x += SUPERBLOCK, out += 210) {
         if (first == 0)
-            for (int k = 0; k < Q6_K_SPAN; k += TOGETHER)
-                search_q6_k(x + k * Q6_K_SUBBLOCK, found.scale + k, found.inverse + k);
+            for (int k = 0; k < SMALL_SPAN; k += TOGETHER)
+                search_q6_k(x + k * SMALL_BLOCK, found.scale + k, found.inverse + k);
         const float *scales = found.scale + first, *inverses = found.inverse + first;
-        first = (first + 16) % Q6_K_SPAN;
-        float largest = 0, extreme = 0;
-        for (int j = 0; j < 16; j++)
-            if (fabsf(scales[j]) > largest) {
-                largest = fabsf(scales[j]);
-                extreme = scales[j];
-            }
-        if (largest < NEGLIGIBLE) {
+        first = (first + 16) % SMALL_SPAN;
+        float extreme = extreme_of(scales, 16);
+        if (fabsf(extreme) < NEGLIGIBLE) {
             memset(out, 0, 210);
             continue;
         }
@@ -125,12 +112,12 @@ static void encode_q6_k(const float *x, long count, uint8_t *out) {
             stored[j] = (int8_t)(level > 127 ? 127 : level);
         }
         for (int j = 0; j < 16; j += 2) {
-            const float *part = x + j * Q6_K_SUBBLOCK, step[2] = {d * stored[j], d * stored[j + 1]};
-            uint8_t *to = levels + j * Q6_K_SUBBLOCK;
+            const float *part = x + j * SMALL_BLOCK, step[2] = {d * stored[j], d * stored[j + 1]};
+            uint8_t *to = levels + j * SMALL_BLOCK;
             put_levels(part, (float[]){0, 0}, step, -32, 31, 32, to);
             for (int k = 0; k < 2; k++)
                 if (step[k] == 0)
-                    put_searched_q6_k(part + k * Q6_K_SUBBLOCK, inverses[j + k], to + k * Q6_K_SUBBLOCK);
+                    put_searched_q6_k(part + k * SMALL_BLOCK, inverses[j + k], to + k * SMALL_BLOCK);
         }
         pack_q6_k(levels, out, out + 128);
     }

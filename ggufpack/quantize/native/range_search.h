@@ -5,13 +5,7 @@
 
 #pragma once
 
-#include "scalars.h"
-
-// vectors of sub-blocks at work together: the latency of one hides behind the others. Unrolled early, the
-// sums stay in registers
-#define GROUPS 4
-#define TOGETHER (GROUPS * LANES)
-#define EACH _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++)
+#include "lane_groups.h"
 
 struct range_search {
     int weights;          // in a sub-block

@@ -43,9 +43,7 @@ INLINE lanes nearest(lanes v) {
 
 INLINE mask within_magic_range(lanes v) { return not_above(magnitude(v), splat(MAGIC_RANGE)); }
 
-// sixteen or eight or four rows `stride` apart, turned: out[i] holds x[i] of each row
-INLINE void load_turned(const float *x, int stride, int columns, lanes *out);
-
+// LANES rows, `stride` apart, turned: out[i] holds element i of each
 INLINE void load_turned(const float *x, int stride, int columns, lanes *out) {
     for (int c = 0; c < columns; c += TURN)
         for (int r = 0; r < LANES; r += TURN) turn(x + r * stride + c, stride, (float *)(out + c) + r);

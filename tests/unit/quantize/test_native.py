@@ -84,6 +84,15 @@ def spread(random: Random, shape: tuple[int, ...], low: float, high: float) -> n
     return 10.0 ** random.uniform(low, high, shape)
 
 
+def near_ties(random: Random, shape: tuple[int, int]) -> Weights:
+    """Halves and their neighbours, in blocks whose scale is a whole number for one type or another."""
+    halves = (random.integers(-15, 16, shape) / 2).astype(np.float32)
+    neighbours = np.nextafter(halves, random.choice(np.array([-99, 99], np.float32), shape))
+    weights = np.where(random.random(shape) < 0.5, halves, neighbours)
+    weights[:, ::32] = random.choice([127, -127, 8, -8, 16, -16, 15, 31], (shape[0], shape[1] // 32))
+    return weights
+
+
 def distributions(random: Random, count: int) -> Iterator[tuple[str, npt.NDArray[np.floating]]]:
     """Named batches of ``count`` superblocks, from well-behaved to hostile."""
     shape = (count, SUPERBLOCK)
@@ -104,6 +113,7 @@ def distributions(random: Random, count: int) -> Iterator[tuple[str, npt.NDArray
     yield "whole numbers", np.round(normal * 4)
     yield "ties", np.round(normal * 16) / 2
     yield "ties of a range", random.integers(0, 31, shape) / 2 - random.integers(0, 15, (count, 1))
+    yield "near ties", near_ties(random, shape)
     yield "few levels", random.choice([-1.0, -0.5, 0.0, 0.25, 1.0], shape)
     yield (
         "one spike",
