@@ -46,4 +46,4 @@ constraints: $(READY)
 	rm constraints.new
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info ggufpack-demo ggufpack-out
+	rm -rf $(VENV) build dist *.egg-info ggufpack/quantize/*.so ggufpack-demo ggufpack-out

@@ -39,7 +39,8 @@ static void encode_q2_k(const float *x, long count, uint8_t *out) {
     uint8_t levels[SUPERBLOCK];
     for (int first = 0; count > 0; count -= SUPERBLOCK, out += 84, first = (first + 16) % SMALL_SPAN) {
         if (first == 0)
-            for (int k = 0; k < SMALL_SPAN / TOGETHER; k++) search_q2_k(x + k * TOGETHER * SMALL_BLOCK, found + k);
+            for (int k = 0; k < SMALL_SPAN / TOGETHER; k++)
+                search_q2_k(x + k * TOGETHER * SMALL_BLOCK, found + k);
         float scales[16], minima[16];
         for (int j = 0; j < 16; j++) {
             const struct ranges *of = found + (first + j) / TOGETHER;

@@ -94,5 +94,10 @@ INLINE void encode_ranged(const struct range_search *how, const float *x, long c
     }
 }
 
-static void encode_q4_k(const float *x, long count, uint8_t *out) { encode_ranged(&Q4_K_SEARCH, x, count, out); }
-static void encode_q5_k(const float *x, long count, uint8_t *out) { encode_ranged(&Q5_K_SEARCH, x, count, out); }
+static void encode_q4_k(const float *x, long count, uint8_t *out) {
+    encode_ranged(&Q4_K_SEARCH, x, count, out);
+}
+
+static void encode_q5_k(const float *x, long count, uint8_t *out) {
+    encode_ranged(&Q5_K_SEARCH, x, count, out);
+}
