@@ -93,6 +93,16 @@ def near_ties(random: Random, shape: tuple[int, int]) -> Weights:
     return weights
 
 
+def uneven_levels(random: Random, shape: tuple[int, int]) -> Weights:
+    """The values of IQ4_NL in blocks whose scale is 1, and a few middles between two of them."""
+    values = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+    middles = (values[1:] + values[:-1]) / 2
+    rare = random.random(shape) < 0.04
+    weights = np.where(rare, random.choice(middles, shape), random.choice(values, shape))
+    weights[:, ::32] = -127
+    return weights
+
+
 def distributions(random: Random, count: int) -> Iterator[tuple[str, npt.NDArray[np.floating]]]:
     """Named batches of ``count`` superblocks, from well-behaved to hostile."""
     shape = (count, SUPERBLOCK)
@@ -114,6 +124,7 @@ def distributions(random: Random, count: int) -> Iterator[tuple[str, npt.NDArray
     yield "ties", np.round(normal * 16) / 2
     yield "ties of a range", random.integers(0, 31, shape) / 2 - random.integers(0, 15, (count, 1))
     yield "near ties", near_ties(random, shape)
+    yield "uneven levels", uneven_levels(random, shape)
     yield "few levels", random.choice([-1.0, -0.5, 0.0, 0.25, 1.0], shape)
     yield (
         "one spike",
