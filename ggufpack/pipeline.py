@@ -180,7 +180,7 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
             modelfile=text,
             disk_needed=sum(file.size for file in files),
             disk_free=shutil.disk_usage(existing).free,
-            memory_needed=memory_needed(spec.threads),
+            memory_needed=memory_needed(making.checkpoint, spec.threads),
             findings=tuple(making.log.findings),
         )
 
@@ -254,6 +254,7 @@ class _Making:
     stack: contextlib.ExitStack
     server: OllamaServer | None
     checkpoint: Checkpoint
+    worker: Worker
     prompt: Prompt
 
     @classmethod
@@ -270,10 +271,13 @@ class _Making:
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
             checkpoint = open_checkpoint(spec.checkpoint)
             log.add(checkpoint.findings)
+        with log.stage(Stage.VENDOR, "Checking the converter"):
+            worker = stack.enter_context(Worker(vendoring.require(log.on_event)))
+            worker.start()  # it imports its libraries while the chat template is learned
         with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
             prompt = prepare_prompt(checkpoint, spec.template, None if server is None else server.version)
             log.add(prompt.findings)
-        return cls(spec, target, log, stack, server, checkpoint, prompt)
+        return cls(spec, target, log, stack, server, checkpoint, worker, prompt)
 
     def convert(self, folder: Path, *, plan_only: bool = False) -> Converted:
         """Write the GGUF files to ``folder``."""
@@ -287,11 +291,12 @@ class _Making:
             threads=spec.threads,
             plan_only=plan_only,
         )
-        with self.log.stage(Stage.VENDOR, "Checking the converter"):
-            vendor = vendoring.require(self.log.on_event)
         title = "Laying out the files" if plan_only else f"Converting to {', '.join(spec.quantizations)}"
-        with self.log.stage(Stage.CONVERSION, title), Worker(vendor) as worker:
-            return worker.convert(job, self.log.weights_done)
+        with self.log.stage(Stage.CONVERSION, title):
+            try:
+                return self.worker.convert(job, self.log.weights_done)
+            finally:
+                self.worker.close()  # its memory is the verification's now
 
     def modelfile(self, quantization: str) -> Modelfile:
         """The Modelfile of one file."""

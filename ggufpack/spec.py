@@ -62,8 +62,8 @@ class Finding:
 class Stage(str, Enum):
     """The stages of a build, in order."""
 
-    VENDOR = "vendor"
     CHECKPOINT = "checkpoint"
+    VENDOR = "vendor"
     TEMPLATE = "template"
     CONVERSION = "conversion"
     MODELFILE = "modelfile"

@@ -11,6 +11,7 @@ import sys
 from functools import wraps
 from typing import Any
 
+from ggufpack.convert.libraries import Imports
 from ggufpack.errors import ConversionError, TokenizerConversionError
 
 _NETWORK = frozenset({"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"})
@@ -35,12 +36,25 @@ def forbid_network_and_pickle() -> None:
     sys.addaudithook(hook)
 
 
-def decide_remote_code(*, trusted: bool) -> None:
-    """Set ``trust_remote_code`` in every ``from_pretrained`` of transformers' auto classes.
+class AllOfTransformersNeeded(BaseException):
+    """transformers failed without torch; it may know more with it.
 
-    The converter passes ``True`` in 14 places (llama.cpp b11434): without trust none counts. With
-    trust its own answer stays, which is ``False`` where it reads config.json. Where it gives none
-    transformers would ask on standard input, the job pipe.
+    Not an Exception: the converter catches those, and goes on with what it reads from config.json
+    itself, where values that are not written down would be missing.
+    """
+
+
+def guard_pretrained(*, trusted: bool, imports: Imports) -> None:
+    """Decide on remote code in every ``from_pretrained`` of transformers' auto classes.
+
+    The converter passes ``trust_remote_code=True`` in 14 places (llama.cpp b11434): without trust none
+    counts. With trust its own answer stays, which is ``False`` where it reads config.json. Where it
+    gives none transformers would ask on standard input, the job pipe.
+
+    Args:
+        trusted: whether code of the checkpoint may run.
+        imports: how transformers was loaded. With ``LIGHT`` every failure is an
+            ``AllOfTransformersNeeded``.
     """
     import transformers
 
@@ -48,24 +62,28 @@ def decide_remote_code(*, trusted: bool) -> None:
         auto = getattr(transformers, name)
         # the wrapper of an earlier job in this worker is replaced, not stacked
         original = getattr(auto.from_pretrained, "_ggufpack_original", auto.from_pretrained)
-        auto.from_pretrained = _with_answer(original, trusted)
+        auto.from_pretrained = _guarded(original, trusted, imports)
 
 
-def _with_answer(original: Any, trusted: bool) -> Any:
+def _guarded(original: Any, trusted: bool, imports: Imports) -> Any:
     @wraps(original)
     def from_pretrained(*args: Any, **kwargs: Any) -> Any:
         kwargs["trust_remote_code"] = trusted and kwargs.get("trust_remote_code", True)
         try:
             return original(*args, **kwargs)
-        except ValueError as error:
-            if trusted or "trust_remote_code" not in str(error):
-                raise
-            raise TokenizerConversionError(
-                "tokenizer_config.json or config.json names Python code of its own (auto_map), which"
-                " ggufpack does not run.",
-                action="Read that code; if you trust it, pass --trust-remote-code.",
-                key="auto_map",
-            ) from error
+        except ConversionError:
+            raise
+        except Exception as error:
+            if not trusted and isinstance(error, ValueError) and "trust_remote_code" in str(error):
+                raise TokenizerConversionError(
+                    "tokenizer_config.json or config.json names Python code of its own (auto_map), which"
+                    " ggufpack does not run.",
+                    action="Read that code; if you trust it, pass --trust-remote-code.",
+                    key="auto_map",
+                ) from error
+            if imports is Imports.LIGHT:
+                raise AllOfTransformersNeeded from error
+            raise
 
     from_pretrained._ggufpack_original = original  # type: ignore[attr-defined]
     return from_pretrained

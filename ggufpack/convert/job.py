@@ -10,10 +10,12 @@ from ggufpack.chat_template.stops import end_tokens
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.convert.process import usable_cpus
 from ggufpack.convert.protocol import Job
-from ggufpack.convert.size import CHUNK_WEIGHTS
+from ggufpack.convert.size import AHEAD_BYTES, CHUNK_WEIGHTS
 
-# measured: torch and transformers imported, SmolLM2's tokenizer written (peak RSS 0.90 GB)
-WORKER_BASE_BYTES = 900_000_000
+# measured: numpy, torch (with its CUDA libraries) and transformers imported
+WORKER_BASE_BYTES = 600_000_000
+# measured with 49,000 to 152,000 tokens: the file as Python objects, and as a tokenizer
+BYTES_PER_TOKENIZER_BYTE = 45
 _FLOAT_DTYPES = frozenset({"F32", "F16", "BF16", "F64"})
 
 
@@ -53,14 +55,17 @@ def intermediate_precision(dtypes: Mapping[str, int]) -> str:
     return "f16" if floats == {"F16"} and not others else "f32"
 
 
-def memory_needed(threads: int | None) -> int:
-    """Bytes of the worker's peak resident set, estimated.
+def memory_needed(checkpoint: Checkpoint, threads: int | None) -> int:
+    """Bytes of the worker's peak resident set, estimated: the same for models of any size.
 
-    Imports and tokenizer, and for each thread: three waiting chunks that may be copied, a float32
-    and an encoded buffer. Tensors that are computed and not only moved come on top, one at a time.
+    Imports, the vocabulary, ``AHEAD_BYTES`` of encoded blocks, and for each thread three chunks of
+    source values (at most float32): one in work and two that wait. A tensor that is computed and
+    not only moved comes on top, in float32, one at a time (``convert.recipes``).
     """
-    per_thread = CHUNK_WEIGHTS * (3 * 4 + 4 + 4)
-    return WORKER_BASE_BYTES + (threads or usable_cpus()) * per_thread
+    tokenizer = checkpoint.folder / "tokenizer.json"
+    vocabulary = tokenizer.stat().st_size * BYTES_PER_TOKENIZER_BYTE if tokenizer.is_file() else 0
+    chunks = (threads or usable_cpus()) * 3 * CHUNK_WEIGHTS * 4
+    return WORKER_BASE_BYTES + vocabulary + AHEAD_BYTES + chunks
 
 
 def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool | int]:

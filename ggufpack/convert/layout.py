@@ -17,8 +17,8 @@ import gguf
 from gguf.gguf_writer import GGUFValue
 
 from ggufpack.convert.sources import TensorSource
-from ggufpack.quantize.rules import ModelTraits, TensorShape, choose_types
-from ggufpack.quantize.types import FILE_TYPES
+from ggufpack.quantize.rules import ModelTraits
+from ggufpack.quantize.types import FILE_TYPES, TensorType
 
 ALIGNMENT = 32
 _QType = gguf.GGMLQuantizationType
@@ -67,8 +67,8 @@ def traits_of(architecture: str, pairs: Mapping[str, Any]) -> ModelTraits:
 def plan_file(
     file_type: str,
     sources: Sequence[TensorSource],
+    types: Mapping[str, TensorType],
     pairs: Mapping[str, GGUFValue],
-    traits: ModelTraits,
     pack: Pack,
 ) -> FileLayout:
     """Lay out one file.
@@ -76,12 +76,10 @@ def plan_file(
     Args:
         file_type: canonical name (``"Q4_K_M"``).
         sources: all tensors, in file order.
+        types: of each tensor that is not encoded already.
         pairs: the converter's key-value pairs, in its order.
-        traits: of the model.
         pack: ``GGUFWriter._pack_val``: the value encoding of the vendored gguf-py.
     """
-    shapes = [TensorShape(source.name, source.dimensions, source.columns) for source in sources]
-    chosen = choose_types(file_type, shapes, traits)
     final = {key: value for key, value in pairs.items() if key not in (_VersionKey, _FileTypeKey)}
     number = gguf.GGUFValueType.UINT32
     final[_VersionKey] = GGUFValue(gguf.GGML_QUANT_VERSION, number)
@@ -95,8 +93,7 @@ def plan_file(
     relative = 0
     offsets: dict[str, tuple[int, Any]] = {}
     for source in sources:
-        own = chosen[source.name]
-        tensor_type = source.stored_type if source.encoded or own is None else _QType(int(own))
+        tensor_type = source.stored_type if source.encoded else _QType(int(types[source.name]))
         header += pack(source.name, gguf.GGUFValueType.STRING, add_vtype=False)
         sizes = tuple(reversed(source.shape))[: source.dimensions]
         header += struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, int(tensor_type), relative)

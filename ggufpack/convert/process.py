@@ -23,6 +23,7 @@ from typing import Any
 import platformdirs
 
 from ggufpack import errors
+from ggufpack.convert.libraries import Imports
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import GgufpackError, WorkerError
 from ggufpack.resources import sync
@@ -39,6 +40,8 @@ _OFFLINE = {
     "CUDA_VISIBLE_DEVICES": "",  # a training process may hold the GPU: the worker must not touch it
     "PYTHONHASHSEED": "0",  # the converter iterates over sets
     "PYTHONUNBUFFERED": "1",
+    # glibc gives large buffers back at once: 50 MB less at the peak than with its moving threshold
+    "MALLOC_MMAP_THRESHOLD_": "131072",
 }
 
 
@@ -57,6 +60,9 @@ class Converted:
 class Worker:
     """A conversion worker. Use as a context manager; leaving it ends the process.
 
+    Its process starts with the first job or with ``start``, and serves many jobs. It begins with as
+    little of transformers as most checkpoints need; where that fails, it starts again with all of it.
+
     Args:
         vendor: the verified folder of the vendored converter.
     """
@@ -65,6 +71,8 @@ class Worker:
         self._vendor = vendor
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._imports = Imports.LIGHT
+        self._ready = False
 
     def __enter__(self) -> Worker:
         return self
@@ -77,9 +85,15 @@ class Worker:
     ) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start the process; its imports take seconds in which the caller has other work."""
+        if self._process is None:
+            self._launch()
+
     def close(self) -> None:
         """End the process (asking first), and remove its folder."""
         process, self._process = self._process, None
+        self._ready = False
         if process is not None:
             _end(process)
         self._stack.close()
@@ -114,53 +128,62 @@ class Worker:
                 path.unlink(missing_ok=True)
 
     def _run(self, job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        process, events = self._started()
-        assert process.stdin is not None  # noqa: S101 - it was asked for
+        if job.trust_remote_code:
+            self._use_all_of_transformers()  # the checkpoint's own code may ask for anything
+        while True:
+            self._send(job)
+            for event in self._events:
+                if event["event"] == "progress":
+                    on_progress(event["done"], event["total"], event["item"])
+                elif event["event"] == "error":
+                    raise self._error(event)
+                elif event["event"] == "done":
+                    return event
+                elif event["event"] == "restart":
+                    break
+            else:
+                raise self._died()
+            self._use_all_of_transformers()
+
+    def _use_all_of_transformers(self) -> None:
+        if self._imports is not Imports.ALL:
+            self.close()
+            self._imports = Imports.ALL
+
+    def _send(self, job: Job) -> None:
+        self.start()
+        if not self._ready and next(self._events, {"event": None})["event"] != "ready":
+            raise self._died()
+        self._ready = True
+        assert self._process is not None  # noqa: S101 - it was started
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
         try:
-            process.stdin.write(job.to_line())
-            process.stdin.flush()
+            self._process.stdin.write(job.to_line())
+            self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
-        for event in events:
-            if event["event"] == "progress":
-                on_progress(event["done"], event["total"], event["item"])
-            elif event["event"] == "error":
-                raise self._error(event)
-            elif event["event"] == "done":
-                return event
-        raise self._died()
 
-    def _started(self) -> tuple[subprocess.Popen[bytes], Iterator[dict[str, Any]]]:
-        if self._process is None:
-            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-worker-")))
-            self._log = folder / "log"
-            cwd = folder / "cwd"
-            cwd.mkdir()
-            bytecode = Path(platformdirs.user_cache_dir("ggufpack")) / "bytecode"
-            read, write = os.pipe()
-            log = self._stack.enter_context(self._log.open("wb"))
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "ggufpack.convert.worker",
-                    str(self._vendor),
-                    str(bytecode),
-                    str(write),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=cwd,
-                env={**os.environ, **_OFFLINE},
-                pass_fds=(write,),
-                start_new_session=True,
-            )
-            os.close(write)
-            self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
-            if next(self._events, {"event": None})["event"] != "ready":
-                raise self._died()
-        return self._process, self._events
+    def _launch(self) -> None:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-worker-")))
+        self._log = folder / "log"
+        cwd = folder / "cwd"
+        cwd.mkdir()
+        bytecode = Path(platformdirs.user_cache_dir("ggufpack")) / "bytecode"
+        read, write = os.pipe()
+        log = self._stack.enter_context(self._log.open("wb"))
+        arguments = (str(self._vendor), str(bytecode), str(write), self._imports.value)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ggufpack.convert.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=cwd,
+            env={**os.environ, **_OFFLINE},
+            pass_fds=(write,),
+            start_new_session=True,
+        )
+        os.close(write)
+        self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
 
     def _log_tail(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()

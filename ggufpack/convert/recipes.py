@@ -17,6 +17,7 @@ import gguf
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ggufpack.convert.mapped import MappedParts
 from ggufpack.convert.size import CHUNK_WEIGHTS
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -132,7 +133,7 @@ def _reshaped(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch
     return view
 
 
-def evaluate(node: Any, *, plain: bool) -> Any:
+def evaluate(node: Any, parts: MappedParts | None = None) -> Any:
     """Run a lazy node's recipe without keeping anything on the nodes.
 
     ``LazyBase.to_eager`` remembers every intermediate result, which would keep each tensor's map
@@ -140,10 +141,11 @@ def evaluate(node: Any, *, plain: bool) -> Any:
 
     Args:
         node: a ``gguf.LazyBase``.
-        plain: run under ``PlainMode``, on views of the source.
+        parts: run under ``PlainMode``, on views of the source, and keep its maps there; ``None``
+            evaluates everything, as the converter would.
 
     Raises:
-        NotPlainError: with ``plain``, when the recipe computes something.
+        NotPlainError: with ``parts``, when the recipe computes something.
     """
     memo: dict[int, Any] = {}
 
@@ -158,9 +160,11 @@ def evaluate(node: Any, *, plain: bool) -> Any:
                 return run(child)
 
             args = gguf.LazyBase._recurse_apply(current._args, resolve)
-            if plain and children:  # a node without lazy arguments is a leaf: it reads the file
+            if parts is not None and children:
                 with PlainMode():
                     memo[id(current)] = current._func(*args, **current._kwargs)
+            elif parts is not None and _reads_a_file(args):
+                memo[id(current)] = current._func(parts.noted(args[0]), **current._kwargs)
             else:
                 memo[id(current)] = current._func(*args, **current._kwargs)
         return memo[id(current)]
@@ -169,6 +173,11 @@ def evaluate(node: Any, *, plain: bool) -> Any:
         return run(node)
     finally:
         memo.clear()  # `run` refers to itself: without this the cycle keeps every map
+
+
+def _reads_a_file(args: Any) -> bool:
+    """Whether these are a leaf's arguments (``LazyTorchTensor.from_local_tensor``)."""
+    return len(args) == 1 and isinstance(args[0], gguf.utility.LocalTensor)
 
 
 def row_chunks(view: torch.Tensor, columns: int) -> Iterator[torch.Tensor]:

@@ -3,38 +3,33 @@
 The converter runs unmodified; ``capturing_writer`` stands in for ``gguf.GGUFWriter``. When the
 converter's ``write()`` (conversion/base.py) asks it to write tensors, everything that depends on
 the architecture is done, and the sink takes over: it lays out each wanted file, reads every tensor
-once and encodes it for all of them in a thread pool.
+once and encodes it for all of them.
 
-Memory: (3 x threads) chunks of ``CHUNK_WEIGHTS`` weights, a float32 and an encoded buffer per
-thread, and one whole tensor at a time for recipes that compute something.
+The tensors are known before the vocabulary is read, which takes seconds. ``begin`` lets the
+encoders work in that time; the files are written once the header is there.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy as np
 import torch
 
+from ggufpack.convert.disk import OutputFile, check_space
 from ggufpack.convert.layout import FileLayout, plan_file, traits_of
-from ggufpack.convert.size import CHUNK_WEIGHTS
-from ggufpack.convert.sources import FLOAT_OF_TYPE, TensorSource, Witness
-from ggufpack.convert.values import check_encoded, check_source
-from ggufpack.errors import ConversionError, DiskSpaceError
+from ggufpack.convert.sources import TensorSource
+from ggufpack.convert.stream import OnProgress, TensorStream, Types
+from ggufpack.errors import ConversionError
 from ggufpack.quantize.kernels import Kernels
-from ggufpack.quantize.rules import file_order
+from ggufpack.quantize.rules import TensorShape, choose_types, file_order
 from ggufpack.quantize.types import TensorType
-
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -56,25 +51,18 @@ class Written:
     tensor_types: Mapping[str, int]
 
 
-class _OpenFile:
-    """A file being filled, at its full size from the start."""
+@dataclass(frozen=True)
+class _Begun:
+    """Tensors that are being encoded: the converter's own entries, and the types chosen for them."""
 
-    def __init__(self, layout: FileLayout, path: Path) -> None:
-        self.layout = layout
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        os.ftruncate(self.descriptor, layout.size)  # the zeros of the padding come with it
-        self.write(layout.header, 0)
-
-    def write(self, data: Any, offset: int) -> None:
-        view = memoryview(data).cast("B")
-        while view:
-            count = os.pwrite(self.descriptor, view, offset)
-            view, offset = view[count:], offset + count
+    infos: Mapping[str, Any]
+    types: Sequence[Types]
+    sources: Sequence[TensorSource]
+    stream: TensorStream
 
 
 class TensorSink:
-    """Writes one checkpoint's tensors to one or several files.
+    """Writes one checkpoint's tensors to one or several files. ``close`` it in any case.
 
     Args:
         outputs: the files.
@@ -83,7 +71,7 @@ class TensorSink:
         allowed: finding ids of value problems that are accepted (``values``).
         overrides: key-value pairs that replace the converter's.
         plan_only: lay the files out, write nothing.
-        progress: called with (source bytes done, of all, tensor) from the feeding thread.
+        progress: called with (weights done, of all, tensor), from one thread at a time.
     """
 
     def __init__(
@@ -104,8 +92,13 @@ class TensorSink:
         self._overrides = overrides
         self._plan_only = plan_only
         self._progress = progress
-        self._buffers = threading.local()
+        self._begun: _Begun | None = None
         self.written: list[Written] = []
+
+    def begin(self, writer: Any) -> None:
+        """Start to encode the tensors of a ``GGUFWriter`` that lacks only the vocabulary."""
+        if not self._plan_only:
+            self._begun = self._encode(writer)
 
     def write(self, writer: Any) -> None:
         """Write all files from a filled ``GGUFWriter``.
@@ -114,33 +107,79 @@ class TensorSink:
             ConversionError: the writer was not filled as expected, or a value is out of range.
             DiskSpaceError: the files do not fit.
         """
-        if len(writer.tensors) != 1:
-            raise ConversionError("The vendored converter split its output; ggufpack needs one file.")
-        infos = writer.tensors[0]
-        sources = [TensorSource(name, infos[name]) for name in sorted(infos, key=file_order)]
-        infos.clear()  # the sources alone hold the recipes now, and let them go one by one
-        pairs = self._pairs(writer.kv_data[0])
-        traits = traits_of(writer.arch, pairs)
-        layouts = [
-            plan_file(output.quantization, sources, pairs, traits, writer._pack_val)
-            for output in self._outputs
-        ]
         if self._plan_only:
+            sources = _sources(writer)
             self.written = [
                 Written(layout.file_type, output.path, layout.size, "", _count_types(layout))
-                for layout, output in zip(layouts, self._outputs, strict=True)
+                for layout, output in self._layouts(writer, sources, self._types(writer, sources))
             ]
             return
-        self._check_space(layouts)
-        files = [
-            _OpenFile(layout, output.path) for layout, output in zip(layouts, self._outputs, strict=True)
+        begun = self._still_valid(writer) or self._encode(writer)
+        self._begun = begun
+        writer.tensors[0].clear()  # the sources alone hold the recipes now, and let them go one by one
+        layouts = self._layouts(writer, begun.sources, begun.types)
+        check_space(self._outputs[0].path.parent, [layout.size for layout, _ in layouts])
+        with ExitStack() as stack:
+            files = []
+            for layout, output in layouts:
+                files.append(OutputFile(output.path, layout.size))
+                stack.callback(files[-1].close)
+            self.written = self._fill(begun.stream, [layout for layout, _ in layouts], files)
+
+    def close(self) -> None:
+        """Stop encoding."""
+        if self._begun is not None:
+            self._begun.stream.close()
+            self._begun = None
+
+    def _encode(self, writer: Any) -> _Begun:
+        sources = _sources(writer)
+        types = self._types(writer, sources)
+        torch.set_num_threads(1)  # the pool is the only parallelism
+        stream = TensorStream(
+            sources,
+            types,
+            kernels=self._kernels,
+            threads=self._threads,
+            allowed=self._allowed,
+            progress=self._progress,
+        )
+        return _Begun(dict(writer.tensors[0]), types, sources, stream)
+
+    def _still_valid(self, writer: Any) -> _Begun | None:
+        """What was begun, unless the converter changed a tensor or a type since."""
+        begun = self._begun
+        if begun is None:
+            return None
+        infos = writer.tensors[0]
+        same = infos.keys() == begun.infos.keys() and all(infos[name] is begun.infos[name] for name in infos)
+        if same and self._types(writer, begun.sources) == begun.types:
+            return begun
+        self.close()
+        return None
+
+    def _types(self, writer: Any, sources: Sequence[TensorSource]) -> list[Types]:
+        traits = traits_of(writer.arch, writer.kv_data[0])
+        shapes = [TensorShape(source.name, source.dimensions, source.columns) for source in sources]
+        all_types: list[Types] = []
+        for output in self._outputs:
+            chosen = choose_types(output.quantization, shapes, traits)
+            types: dict[str, TensorType] = {}
+            for source in sources:
+                if not source.encoded:
+                    own = chosen[source.name]
+                    types[source.name] = TensorType(int(source.stored_type)) if own is None else own
+            all_types.append(types)
+        return all_types
+
+    def _layouts(
+        self, writer: Any, sources: Sequence[TensorSource], types: Sequence[Types]
+    ) -> list[tuple[FileLayout, Output]]:
+        pairs = self._pairs(writer.kv_data[0])
+        return [
+            (plan_file(output.quantization, sources, chosen, pairs, writer._pack_val), output)
+            for output, chosen in zip(self._outputs, types, strict=True)
         ]
-        try:
-            self._stream(sources, files)
-            self.written = [self._finish(file) for file in files]
-        finally:
-            for file in files:
-                os.close(file.descriptor)
 
     def _pairs(self, own: Mapping[str, Any]) -> dict[str, Any]:
         pairs = dict(own)
@@ -152,78 +191,40 @@ class TensorSink:
             pairs[key] = gguf.gguf_writer.GGUFValue(value, _value_type(value))
         return pairs
 
-    def _check_space(self, layouts: Sequence[FileLayout]) -> None:
-        folder = self._outputs[0].path.parent
-        status = os.statvfs(folder)
-        free, needed = status.f_bavail * status.f_frsize, sum(layout.size for layout in layouts)
-        if needed > free:
-            raise DiskSpaceError(
-                f"{folder}: {needed:,} bytes are needed and {free:,} are free.",
-                action="Make room, or choose another folder with --output.",
-                path=folder,
-            )
+    def _fill(
+        self, stream: TensorStream, layouts: Sequence[FileLayout], files: Sequence[OutputFile]
+    ) -> list[Written]:
+        with ThreadPoolExecutor(len(files), thread_name_prefix="write") as pool:
+            tasks = [
+                pool.submit(_fill_file, stream, index, layout, file)
+                for index, (layout, file) in enumerate(zip(layouts, files, strict=True))
+            ]
+            wait(tasks, return_when=FIRST_EXCEPTION)
+            failed = next((task for task in tasks if task.done() and task.exception() is not None), None)
+            if failed is not None:
+                stream.close()  # the other writers wait for blocks that will not come
+                failed.result()
+            return [task.result() for task in tasks]
 
-    def _stream(self, sources: Sequence[TensorSource], files: Sequence[_OpenFile]) -> None:
-        torch.set_num_threads(1)  # the pool is the only parallelism
-        total = sum(source.weights for source in sources)
-        done = 0
-        waiting = threading.BoundedSemaphore(self._threads * 3)
-        witness = Witness()
-        futures: list[Future[None]] = []
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="quantize") as pool:
-            try:
-                for source in sources:
-                    if source.encoded:
-                        data = source.encoded_bytes()
-                        for file in files:
-                            file.write(data, file.layout.placements[source.name].offset)
-                    else:
-                        for row, view in source.rows(witness):
-                            waiting.acquire()
-                            future = pool.submit(self._encode, source, row, view, files)
-                            future.add_done_callback(lambda _: waiting.release())
-                            futures.append(future)
-                    source.release()
-                    done += source.weights
-                    self._progress(done, total, source.name)
-                    futures = [future for future in futures if not _collected(future)]
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
 
-    def _encode(self, source: TensorSource, row: int, view: torch.Tensor, files: Sequence[_OpenFile]) -> None:
-        count = view.numel()
-        weights, room = self._thread_buffers(count)
-        stored = FLOAT_OF_TYPE[source.stored_type]
-        if stored not in (torch.float32, view.dtype):
-            # what the converter's 16-bit file would hold, so that both ways give the same bytes
-            view = view.to(torch.float32).to(stored)
-        weights.view(view.shape).copy_(view)
-        largest = check_source(source.name, weights, self._allowed)
-        for file in files:
-            placement = file.layout.placements[source.name]
-            tensor_type = TensorType(int(placement.tensor_type))
-            size = self._kernels.encode(weights.numpy(), source.columns, tensor_type, room)
-            encoded = room[:size]
-            check_encoded(source.name, encoded, tensor_type, largest, self._kernels, self._allowed)
-            file.write(encoded, placement.offset + tensor_type.size(row * source.columns))
+def _fill_file(stream: TensorStream, index: int, layout: FileLayout, file: OutputFile) -> Written:
+    file.append(layout.header)
+    tensor = None
+    for block in stream.blocks(index):
+        if block.tensor != tensor:
+            tensor = block.tensor
+            file.pad_to(layout.placements[tensor].offset)
+        file.append(block.data)
+    file.pad_to(layout.size)
+    return Written(layout.file_type, file.path, layout.size, file.finish(), _count_types(layout))
 
-    def _thread_buffers(self, count: int) -> tuple[torch.Tensor, Any]:
-        local = self._buffers
-        if getattr(local, "size", 0) < count:
-            local.size = max(count, CHUNK_WEIGHTS)
-            local.weights = torch.empty(local.size, dtype=torch.float32)
-            local.encoded = np.empty(local.size * 4, dtype=np.uint8)
-        return local.weights[:count], local.encoded
 
-    def _finish(self, file: _OpenFile) -> Written:
-        os.fsync(file.descriptor)
-        with file.path.open("rb") as stream:
-            digest = _file_digest(stream)
-        layout = file.layout
-        return Written(layout.file_type, file.path, layout.size, digest, _count_types(layout))
+def _sources(writer: Any) -> list[TensorSource]:
+    """The writer's tensors, in file order."""
+    if len(writer.tensors) != 1:
+        raise ConversionError("The vendored converter split its output; ggufpack needs one file.")
+    infos = writer.tensors[0]
+    return [TensorSource(name, infos[name]) for name in sorted(infos, key=file_order)]
 
 
 def _value_type(value: str | bool | int) -> gguf.GGUFValueType:
@@ -235,21 +236,6 @@ def _value_type(value: str | bool | int) -> gguf.GGUFValueType:
 def _count_types(layout: FileLayout) -> dict[str, int]:
     types = Counter(placement.tensor_type.name for placement in layout.placements.values())
     return dict(sorted(types.items()))
-
-
-def _collected(future: Future[None]) -> bool:
-    """Whether it is done; raises its error."""
-    if future.done():
-        future.result()
-        return True
-    return False
-
-
-def _file_digest(stream: Any) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 22):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def capturing_writer(sink: TensorSink) -> Callable[..., Any]:

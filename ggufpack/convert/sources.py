@@ -8,7 +8,8 @@ at once, or gguf-py's ``LazyChunkedTensor``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from conversion.base import LazyTorchTensor
 
+from ggufpack.convert.mapped import MappedParts
 from ggufpack.convert.recipes import FLOAT_DTYPES, NotPlainError, Pieces, evaluate, row_chunks
 from ggufpack.errors import ConversionError
 
@@ -26,7 +28,33 @@ FLOAT_OF_TYPE = {
     _QType.F16: torch.float16,
     _QType.BF16: torch.bfloat16,
 }
-WITNESS_WEIGHTS = 1 << 24
+WITNESS_WEIGHTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Whole rows of one tensor: a view of any strides, in the source dtype.
+
+    ``parts`` are the mapped files it looks into; ``None`` when it was computed.
+    """
+
+    view: torch.Tensor
+    parts: MappedParts | None
+
+    def announce(self) -> None:
+        """They are needed soon."""
+        if self.parts is not None:
+            self.parts.announce(self.view)
+
+    def populate(self) -> None:
+        """They are needed now."""
+        if self.parts is not None:
+            self.parts.populate(self.view)
+
+    def give_back(self) -> None:
+        """They are not needed any more."""
+        if self.parts is not None:
+            self.parts.give_back(self.view)
 
 
 class TensorSource:
@@ -64,35 +92,38 @@ class TensorSource:
         data = gguf.LazyNumpyTensor.to_eager(self._tensor)
         return np.ascontiguousarray(data).view(np.uint8).reshape(-1)
 
-    def rows(self, witness: Witness) -> Iterator[tuple[int, torch.Tensor]]:
-        """The tensor in order, as (first row, view of whole rows in the source dtype)."""
-        row = 0
-        for view in self._views(witness):
+    def rows(self, witness: Witness) -> Iterator[Rows]:
+        """The tensor in order, in chunks of whole rows."""
+        done = 0
+        for view, parts in self._views(witness):
             for chunk in row_chunks(view, self.columns):
-                yield row, chunk
-                row += chunk.numel() // self.columns
-        if row * self.columns != self.weights:
+                yield Rows(chunk, parts)
+                done += chunk.numel()
+        if done != self.weights:
             raise ConversionError(
-                f"The converter promised {self.weights} weights for {self.name}, not {row * self.columns}.",
-                key=self.name,
+                f"The converter promised {self.weights} weights for {self.name}, not {done}.", key=self.name
             )
 
-    def _views(self, witness: Witness) -> Iterable[torch.Tensor]:
+    def _views(self, witness: Witness) -> Iterator[tuple[torch.Tensor, MappedParts | None]]:
         if isinstance(self._tensor, gguf.LazyChunkedTensor):  # its chunks are callables: float32 rows
-            return (torch.from_numpy(chunk()) for chunk in self._tensor._chunks)
-        if isinstance(self._tensor, np.ndarray):  # made at once; BF16 arrives as bytes
+            for chunk in self._tensor._chunks:
+                yield torch.from_numpy(chunk()), None
+        elif isinstance(self._tensor, np.ndarray):  # made at once; BF16 arrives as bytes
             array = torch.from_numpy(np.ascontiguousarray(self._tensor))
-            return [array.view(FLOAT_OF_TYPE[self.stored_type]) if array.dtype == torch.uint8 else array]
-        node = self._torch_node()
-        try:
-            views = self._plain_views(node)
-        except NotPlainError:
-            return [evaluate(node, plain=False)]
-        witness.check(self, node, views)
-        return views
+            yield array.view(FLOAT_OF_TYPE[self.stored_type]) if array.dtype == torch.uint8 else array, None
+        else:
+            node, parts = self._torch_node(), MappedParts()
+            try:
+                views = self._plain_views(node, parts)
+            except NotPlainError:
+                yield evaluate(node), None
+            else:
+                witness.check(self, node, views)
+                for view in views:
+                    yield view, parts
 
-    def _plain_views(self, node: Any) -> list[torch.Tensor]:
-        result = evaluate(node, plain=True)
+    def _plain_views(self, node: Any, parts: MappedParts) -> list[torch.Tensor]:
+        result = evaluate(node, parts)
         views = result.views if isinstance(result, Pieces) else [result]
         whole_rows = all(view.numel() % self.columns == 0 for view in views)
         if result.dtype not in FLOAT_DTYPES or tuple(result.shape) != self.shape or not whole_rows:
@@ -130,7 +161,7 @@ class Witness:
             return
         self._seen.add(kind)
         streamed = torch.cat([view.reshape(-1).float() for view in views])
-        expected = evaluate(node, plain=False).reshape(-1).float()
+        expected = evaluate(node).reshape(-1).float()
         if not torch.equal(streamed.nan_to_num(nan=0.0), expected.nan_to_num(nan=0.0)):
             raise ConversionError(
                 f"{source.name} read in chunks differs from what the converter makes of it.",

@@ -17,27 +17,31 @@ F16_MAX = 65504.0
 BLOCK_MAX = F16_MAX * 128 * 32
 
 
-def check_source(name: str, weights: torch.Tensor, allowed: Collection[str]) -> float:
-    """Refuse NaN and infinities; return the largest magnitude.
+def check_source(
+    name: str, largest: float, rows: torch.Tensor, stored: torch.dtype, allowed: Collection[str]
+) -> None:
+    """Refuse NaN and infinities.
+
+    Args:
+        name: the tensor.
+        largest: the largest magnitude among ``rows`` as it was encoded; NaN where one is NaN.
+        rows: what was encoded, to count in.
+        stored: the dtype it was rounded to.
+        allowed: finding ids that are accepted.
 
     Raises:
         TensorValueError: with finding ``NOT_FINITE``, unless that id is allowed.
     """
-    low, high = torch.aminmax(weights)
-    largest = max(-float(low), float(high))
-    # aminmax carries NaN through; an infinity is its own extreme
-    if not math.isfinite(largest):
-        if NOT_FINITE in allowed:
-            return largest
-        bad = int((~torch.isfinite(weights)).sum())
-        raise TensorValueError(
-            f"{name}: {bad} of the {weights.numel()} weights in one block of rows are NaN or infinite.",
-            action="Take a checkpoint from before training diverged"
-            f" (or pass --allow {NOT_FINITE} to write them as they are).",
-            key=name,
-            finding=NOT_FINITE,
-        )
-    return largest
+    if math.isfinite(largest) or NOT_FINITE in allowed:
+        return
+    bad = int((~torch.isfinite(rows.to(stored))).sum())
+    raise TensorValueError(
+        f"{name}: {bad} of the {rows.numel()} weights in one block of rows are NaN or infinite.",
+        action="Take a checkpoint from before training diverged"
+        f" (or pass --allow {NOT_FINITE} to write them as they are).",
+        key=name,
+        finding=NOT_FINITE,
+    )
 
 
 def check_encoded(

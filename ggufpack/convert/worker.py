@@ -1,12 +1,13 @@
-"""The worker process: ``python -m ggufpack.convert.worker VENDOR_FOLDER BYTECODE_FOLDER EVENT_FD``.
+"""The worker process: ``python -m ggufpack.convert.worker VENDOR BYTECODE EVENT_FD IMPORTS``.
 
 Takes jobs from standard input until it closes. torch and transformers are loaded once, so a
-batch pays for them once.
+batch pays for them once; IMPORTS says how much of transformers (``libraries.Imports``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -17,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggufpack.convert.failures import explain
-from ggufpack.convert.guard import decide_remote_code, forbid_network_and_pickle
+from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
+from ggufpack.convert.libraries import Imports, load_libraries
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import GgufpackError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ggufpack.convert.sink import Written
+    from ggufpack.convert.sink import TensorSink, Written
 
 PROGRESS_SECONDS = 0.1
 
@@ -52,18 +54,16 @@ class Reporter:
 class Converter:
     """The vendored converter, loaded once."""
 
-    def __init__(self, vendor: Path, bytecode: Path) -> None:
+    def __init__(self, vendor: Path, bytecode: Path, imports: Imports) -> None:
         # before the vendored tree is on the path: these keep their own compiled files
-        import numpy
-        import torch
-        import transformers
-
-        del numpy, torch, transformers
+        load_libraries(imports)
+        self._imports = imports
         self._bytecode = bytecode
         os.environ.pop("NO_LOCAL_GGUF", None)  # set, even empty, it makes the converter take another gguf
         sys.path[:0] = [str(vendor), str(vendor / "gguf-py")]
         with self._own_bytecode():
             import conversion
+            import conversion.base
             import gguf
         if not Path(gguf.__file__).is_relative_to(vendor):
             raise RuntimeError(f"gguf was imported from {gguf.__file__}, not from {vendor}")
@@ -85,12 +85,12 @@ class Converter:
         import torch
 
         from ggufpack.convert.sink import Output, TensorSink, capturing_writer
-        from ggufpack.quantize.kernels import reference_kernels
+        from ggufpack.quantize.kernels import load_kernels
 
-        decide_remote_code(trusted=job.trust_remote_code)
+        guard_pretrained(trusted=job.trust_remote_code, imports=self._imports)
         sink = TensorSink(
             [Output(quantization, path) for quantization, path in job.outputs],
-            kernels=reference_kernels(),
+            kernels=load_kernels(),
             threads=job.threads,
             allowed=job.allowed,
             overrides=job.overrides,
@@ -112,12 +112,30 @@ class Converter:
                 architecture = self._conversion.get_model_architecture(config, kind)
                 model_class = self._conversion.get_model_class(architecture)
                 # the path is only a name: the sink writes job.outputs
-                model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf").write()
+                model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf")
+                _begin_before_vocabulary(model, sink)
+                model.write()
         finally:
             gguf.GGUFWriter = usual
+            sink.close()
         if not sink.written:
             raise RuntimeError("the converter no longer writes through gguf.GGUFWriter.write_tensors_to_file")
         return sink.written
+
+
+def _begin_before_vocabulary(model: Any, sink: TensorSink) -> None:
+    """Start the encoders when only the vocabulary is missing.
+
+    ``set_vocab`` is the last step of ``prepare_metadata`` (conversion/base.py, ``TextModel``). Where
+    it is not called (``Mistral3Model`` delegates to another object), encoding starts with the write.
+    """
+    set_vocab = model.set_vocab
+
+    def begin_and_set_vocab() -> None:
+        sink.begin(model.gguf_writer)
+        set_vocab()
+
+    model.set_vocab = begin_and_set_vocab
 
 
 def peak_rss() -> int:
@@ -126,20 +144,26 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def run(vendor: Path, bytecode: Path, descriptor: int) -> None:
+def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None:
     """Serve jobs until standard input closes."""
+    # a vocabulary is millions of small objects, none of them a cycle; jobs are collected one by one
+    gc.disable()
+    # the encoders need the interpreter for moments only, while the vocabulary is read in Python
+    sys.setswitchinterval(0.0005)
     reporter = Reporter(descriptor)
     # what libraries print is part of the log, not of the protocol
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     started = time.perf_counter()
-    converter = Converter(vendor, bytecode)
+    converter = Converter(vendor, bytecode, imports)
     forbid_network_and_pickle()
     reporter.send("ready", seconds=time.perf_counter() - started)
     for line in sys.stdin.buffer:
         job = Job.from_line(line)
         try:
             written = converter.convert(job, reporter)
+        except AllOfTransformersNeeded as needed:
+            reporter.send("restart", reason=str(needed.__cause__))
         except (Exception, SystemExit) as error:  # a few architectures call sys.exit
             logging.getLogger("ggufpack").exception("conversion failed")
             _report(reporter, explain(error, job.checkpoint))
@@ -155,6 +179,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int) -> None:
                 for file in written
             ]
             reporter.send("done", files=files, peak_rss=peak_rss())
+        gc.collect()
 
 
 def _report(reporter: Reporter, error: GgufpackError) -> None:
@@ -170,4 +195,6 @@ def _report(reporter: Reporter, error: GgufpackError) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Imports(sys.argv[4]))
+    sys.stderr.flush()
+    os._exit(0)  # tearing torch down takes half a second, and nothing is open

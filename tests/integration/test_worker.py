@@ -553,3 +553,41 @@ def test_a_worker_that_cannot_start_shows_its_log(small: Path, out: Path, tmp_pa
     assert caught.value.log is not None
     assert "No module named 'conversion'" in caught.value.log
     assert names(out) == []
+
+
+def test_memory_does_not_grow_with_the_model(worker: Worker, small: Path, out: Path) -> None:
+    """Not with the size of one tensor either: what was encoded is not mapped any more."""
+    change_json(small / "config.json", lambda config: config.update(num_hidden_layers=1))
+    peaks, sizes = [], []
+    for width in (4096, 1 << 19):
+        widen_feed_forward(small, width)
+        sizes.append((small / SINGLE).stat().st_size)
+        made = convert(worker, small, out, "Q8_0", on_progress=lambda *_: None)
+        peaks.append(made.peak_rss)
+        made.files[0].path.unlink()
+    assert sizes[1] > sizes[0] + 750_000_000
+    assert peaks[1] - peaks[0] < 200_000_000
+
+
+def widen_feed_forward(checkpoint: Path, width: int) -> None:
+    """Give the only layer a feed-forward network of ``width``."""
+    change_json(checkpoint / "config.json", lambda config: config.update(intermediate_size=width))
+    some = np.random.default_rng(width).integers(0x3B00, 0x3D00, 1 << 20, dtype=np.uint16)
+    tensors = {name: t for name, t in read_tensors(checkpoint / SINGLE).items() if ".layers." not in name}
+    for name, tensor in read_tensors(checkpoint / SINGLE).items():
+        if ".layers.0." in name:
+            shape = [width if ".mlp." in name and size != 256 else size for size in tensor.items.shape]
+            items = np.resize(some, shape) if ".mlp." in name else tensor.items
+            tensors[name] = StoredTensor("BF16", items)
+    write_tensors(checkpoint / SINGLE, tensors)
+
+
+def test_a_configuration_that_fails_is_read_again_by_all_of_transformers(small: Path, out: Path) -> None:
+    """The converter goes on with config.json alone, but only when all of transformers has failed."""
+    with Worker(vendoring.require()) as worker:
+        convert(worker, small, out, "F16")
+        assert [process.cmdline()[-1] for process in workers_of(worker)] == ["light"]
+        change_json(small / "config.json", lambda config: config.update(model_type="of-our-own"))
+        (made,) = convert(worker, small, out, "F16").files
+        assert [process.cmdline()[-1] for process in workers_of(worker)] == ["all"]
+    assert values_of(made.path)["general.architecture"] == "llama"

@@ -86,7 +86,12 @@ def test_eos_is_the_templates_own(tmp_path: Path, adds: bool) -> None:
     assert EOS_KEY not in job_for(checkpoint, replace(prompt, plan=bare)).overrides
 
 
-def test_memory_grows_with_threads() -> None:
-    assert memory_needed(1) > 900_000_000
-    assert memory_needed(4) - memory_needed(2) == 2 * (memory_needed(2) - memory_needed(1)) > 0
-    assert memory_needed(None) == memory_needed(usable_cpus())
+def test_memory_grows_with_threads_and_the_vocabulary(tmp_path: Path) -> None:
+    checkpoint, _ = opened(tmp_path / "model")
+    needed = [memory_needed(checkpoint, threads) for threads in (1, 2, 4)]
+    assert needed[0] > 700_000_000
+    assert needed[2] - needed[1] == 2 * (needed[1] - needed[0]) > 0
+    assert memory_needed(checkpoint, None) == memory_needed(checkpoint, usable_cpus())
+    tokenizer = checkpoint.folder / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes() + b" " * 1_000_000)
+    assert memory_needed(checkpoint, 1) - needed[0] == 45_000_000

@@ -1,0 +1,211 @@
+"""Worker side: encodes tensors in a thread pool, ahead of whoever writes them, in file order.
+
+One thread goes through the tensors and cuts them into chunks, ``threads`` threads encode each
+chunk for every output at once, and one writer for each output takes the blocks in order. What is
+encoded and not yet written is bounded by ``AHEAD_BYTES``.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ggufpack.convert.size import AHEAD_BYTES
+from ggufpack.convert.sources import FLOAT_OF_TYPE, Rows, TensorSource, Witness
+from ggufpack.convert.values import check_encoded, check_source
+from ggufpack.quantize.kernels import Encoded, Kernels
+from ggufpack.quantize.types import TensorType
+
+OnProgress = Callable[[int, int, str], None]
+Types = Mapping[str, TensorType]
+
+# as numpy sees a view: it has no bfloat16
+_AS_NUMPY = {torch.float32: torch.float32, torch.float16: torch.float16, torch.bfloat16: torch.int16}
+_SOURCE_TYPE = {
+    torch.float32: TensorType.F32,
+    torch.float16: TensorType.F16,
+    torch.bfloat16: TensorType.BF16,
+}
+
+
+class Block(NamedTuple):
+    """Bytes of one tensor for one output; a tensor's blocks follow each other."""
+
+    tensor: str
+    data: Encoded
+
+
+@dataclass
+class _Chunk:
+    """Blocks in the making, one for each output, and how many outputs still wait for theirs."""
+
+    tensor: str
+    size: int
+    encoded: Future[list[Encoded]]
+    waiting: int
+
+
+class TensorStream:
+    """Encodes all tensors once, for all outputs. Starts at once; ``close`` it in any case.
+
+    Args:
+        sources: the tensors, in file order.
+        types: of each output: what each tensor is encoded as.
+        kernels: the encoders.
+        threads: that encode.
+        allowed: finding ids of value problems that are accepted (``values``).
+        progress: called with (weights encoded, of all, tensor), from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[TensorSource],
+        types: Sequence[Types],
+        *,
+        kernels: Kernels,
+        threads: int,
+        allowed: Collection[str],
+        progress: OnProgress,
+    ) -> None:
+        self._sources = sources
+        self._types = types
+        self._kernels = kernels
+        self._allowed = allowed
+        self._progress = progress
+        self._total = sum(source.weights for source in sources)
+        self._done = 0
+        self._lock = threading.Lock()
+        self._ahead = _Budget(AHEAD_BYTES)
+        # chunks in the pool: enough that no thread waits, few enough that pages are read just ahead
+        self._waiting = threading.BoundedSemaphore(threads * 2 + 1)
+        self._queues: list[queue.SimpleQueue[_Chunk | BaseException | None]] = [
+            queue.SimpleQueue() for _ in types
+        ]
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+        self._feeder = threading.Thread(target=self._feed, name="feed", daemon=True)
+        self._feeder.start()
+
+    def blocks(self, output: int) -> Iterator[Block]:
+        """The blocks of one output, in file order; each output is taken by a thread of its own.
+
+        Raises:
+            TensorValueError: a value cannot be written as trained.
+            Exception: whatever reading or encoding raised.
+        """
+        while (chunk := self._queues[output].get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield Block(chunk.tensor, chunk.encoded.result()[output])
+            with self._lock:
+                chunk.waiting -= 1
+                last = chunk.waiting == 0
+            if last:
+                self._ahead.give_back(chunk.size)
+
+    def close(self) -> None:
+        """Stop what is still under way; nothing runs any more afterwards."""
+        self._ahead.close()
+        self._feeder.join()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _feed(self) -> None:
+        end: BaseException | None = None
+        try:
+            with torch.inference_mode():
+                self._feed_all()
+        except BaseException as error:  # raised again by every writer  # noqa: BLE001
+            end = error
+        for waiting in self._queues:
+            waiting.put(end)
+
+    def _feed_all(self) -> None:
+        witness = Witness()
+        for source in self._sources:
+            if source.encoded:
+                data = source.encoded_bytes()
+                self._ahead.take(data.nbytes)
+                self._add(source, data.nbytes, self._pool.submit(self._pass_on, source, data))
+            else:
+                types = [types[source.name] for types in self._types]
+                for rows in source.rows(witness):
+                    rows.announce()
+                    size = sum(kind.size(rows.view.numel()) for kind in types)
+                    self._ahead.take(size)
+                    self._waiting.acquire()
+                    future = self._pool.submit(self._encode, source, rows, types)
+                    future.add_done_callback(lambda _: self._waiting.release())
+                    self._add(source, size, future)
+            source.release()
+
+    def _add(self, source: TensorSource, size: int, encoded: Future[list[Encoded]]) -> None:
+        chunk = _Chunk(source.name, size, encoded, len(self._queues))
+        for waiting in self._queues:
+            waiting.put(chunk)
+
+    def _pass_on(self, source: TensorSource, data: Encoded) -> list[Encoded]:
+        self._count(source.weights, source.name)
+        return [data] * len(self._types)
+
+    def _encode(self, source: TensorSource, rows: Rows, types: Sequence[TensorType]) -> list[Encoded]:
+        view = rows.view
+        rows.populate()
+        outputs = [(kind, np.empty(kind.size(view.numel()), dtype=np.uint8)) for kind in types]
+        # what the converter's 16-bit file would hold, so that both ways give the same bytes
+        stored = FLOAT_OF_TYPE[source.stored_type]
+        middle = TensorType.F32 if stored is view.dtype else TensorType(int(source.stored_type))
+        with torch.inference_mode():
+            weights = view.contiguous().view(_AS_NUMPY[view.dtype]).numpy()
+        source_type = _SOURCE_TYPE[view.dtype]
+        largest = self._kernels.encode(weights, source_type, source.columns, outputs, middle=middle)
+        check_source(source.name, largest, view, stored, self._allowed)
+        for kind, encoded in outputs:
+            check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)
+        rows.give_back()
+        self._count(view.numel(), source.name)
+        return [encoded for _, encoded in outputs]
+
+    def _count(self, weights: int, tensor: str) -> None:
+        with self._lock:
+            self._done += weights
+            self._progress(self._done, self._total, tensor)
+
+
+class _Budget:
+    """Bytes that may be in hand at once. One larger piece alone is let through."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> None:
+        """Wait until there is room.
+
+        Raises:
+            CancelledError: the budget was closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._used or self._used + count <= self._size)
+            if self._closed:
+                raise CancelledError
+            self._used += count
+
+    def give_back(self, count: int) -> None:
+        """Room for others."""
+        with self._changed:
+            self._used -= count
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Whoever waits, and whoever comes, is sent away."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
