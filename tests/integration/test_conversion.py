@@ -107,7 +107,8 @@ def test_rows_of_blocks_but_not_superblocks_fall_back(
     assert types["Q4_K_M"] == {"F32", "Q5_0", "Q8_0"}, "for Q4_K and Q6_K"
     assert types["Q5_K_M"] == {"F32", "Q5_1", "Q8_0"}, "for Q5_K and Q6_K"
     assert types["Q6_K"] == {"F32", "Q8_0"}
-    assert "IQ4_NL" in types["Q2_K"] & types["Q3_K_M"] & types["IQ4_XS"]
+    assert "Q4_0" in types["Q2_K"] & types["Q3_K_M"]
+    assert types["IQ4_XS"] == {"F32", "IQ4_NL", "Q8_0"}
 
 
 def test_rows_without_blocks_fall_back_to_f16(

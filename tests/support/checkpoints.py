@@ -206,7 +206,7 @@ TINY: Mapping[str, _Tiny] = {
 
 # name: what the sizes of its tensors bring about
 SHAPES: Mapping[str, _Tiny] = {
-    # rows of 32-weight blocks, but not of superblocks: K-quants fall back to Q5_0, Q5_1, Q8_0, IQ4_NL
+    # rows of 32-weight blocks, but not of superblocks: K-quants fall back to Q4_0, Q5_0, Q5_1, Q8_0
     "llama-224": _Tiny("LlamaConfig", "sentencepiece", {"hidden_size": 224, "intermediate_size": 352}),
     # rows of no whole block: every type falls back to F16
     "llama-80": _Tiny("LlamaConfig", "sentencepiece", {"hidden_size": 80, "intermediate_size": 48}),
