@@ -1,25 +1,26 @@
 """Tiny checkpoints of many architectures: random BF16 weights, tokenizers that the converter accepts.
 
-Nothing but the locked sdist is fetched for them. BPE tokenizers come from the vocabulary files in
-llama.cpp's own ``models/`` (the converter knows a BPE tokenizer by a hash, so an invented one is
-refused); sentencepiece ones are trained here on llama.cpp's documentation. Rows are multiples of 256,
-so that K-quants apply. Weights have a fixed seed; the cache key holds the versions that shape the files.
+Nothing but the locked sdist is fetched for them (``tokenizers``). ``TINY`` has one for each
+architecture, with rows that are multiples of 256, so that K-quants apply; ``SHAPES`` has what the
+sizes of a tensor make different. Weights have a fixed seed; the cache key holds the versions that
+shape the files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ggufpack import demo
 from tests.support.cache import cached_folder, key_of, say
-from tests.support.llama_cpp import SDIST, llama_cpp_source
+from tests.support.llama_cpp import SDIST
+from tests.support.tokenizers import TOKENIZERS
 
-RECIPE = "2"  # raise it when what this file makes changes
+RECIPE = "3"  # raise it when what this file makes changes
 _SEED = 20
 _SIZES: Mapping[str, Any] = {
     "hidden_size": 256,
@@ -30,34 +31,39 @@ _SIZES: Mapping[str, Any] = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
 }
-_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
-    "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 @dataclass(frozen=True)
 class _Tiny:
-    """How to make one: transformers' config class, a tokenizer maker, and what differs from ``_SIZES``.
+    """How to make one.
 
-    ``None`` leaves a key out.
+    Attributes:
+        config: transformers' config class.
+        tokenizer: one of ``TOKENIZERS``.
+        changes: what differs from ``_SIZES``; ``None`` leaves a key out.
+        extra: keys that ``config.json`` gets beside transformers' own: those of older releases,
+            which the converter still reads.
+        shard: the largest shard, as ``save_pretrained`` takes it.
     """
 
     config: str
-    tokenizer: Callable[[Path], int]
+    tokenizer: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     auto: str = "AutoModelForCausalLM"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    shard: str = "50GB"
 
 
 def tiny_checkpoint(arch: str) -> Path:
-    """The tiny checkpoint of one of ``TINY``'s names; a few seconds the first time.
+    """The tiny checkpoint of one of ``TINY``'s or ``SHAPES``' names; a few seconds the first time.
 
     Raises:
         KeyError: an unknown name.
     """
-    recipe = TINY[arch]
+    recipe = {**TINY, **SHAPES}[arch]
     versions = [version(name) for name in ("transformers", "torch", "sentencepiece")]
-    key = key_of(*versions, SDIST.sha256, RECIPE, recipe.config, json.dumps(recipe.changes, sort_keys=True))
+    shape = json.dumps(asdict(recipe), sort_keys=True)
+    key = key_of(*versions, SDIST.sha256, RECIPE, shape)
     return cached_folder(f"model-tiny-{arch}-{key}", lambda folder: _make(arch, recipe, folder))
 
 
@@ -90,13 +96,20 @@ def _make(arch: str, recipe: _Tiny, folder: Path) -> None:
     import transformers
 
     say(f"making the tiny {arch} checkpoint")
-    vocabulary = recipe.tokenizer(folder)
+    vocabulary = TOKENIZERS[recipe.tokenizer](folder)
     sizes = {key: value for key, value in {**_SIZES, **recipe.changes}.items() if value is not None}
     config = getattr(transformers, recipe.config)(**sizes, vocab_size=vocabulary, **_token_ids(folder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        model = getattr(transformers, recipe.auto).from_config(config).to(torch.bfloat16)
-    model.save_pretrained(folder, safe_serialization=True)
+        model = getattr(transformers, recipe.auto).from_config(config)
+        for parameter in model.parameters():
+            if parameter.min() == parameter.max():  # norms and biases: a wrong order must show
+                parameter.data += torch.randn_like(parameter) * 0.02
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=recipe.shard)
+    if recipe.extra:
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        text = json.dumps({**written, **recipe.extra}, indent=2)
+        (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def _token_ids(folder: Path) -> dict[str, int | None]:
@@ -107,89 +120,6 @@ def _token_ids(folder: Path) -> dict[str, int | None]:
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
 
-# --- tokenizers ---------------------------------------------------------------
-
-
-def _from_vocabulary_file(name: str) -> Callable[[Path], int]:
-    """A Hugging Face tokenizer out of llama.cpp's ``models/ggml-vocab-NAME.gguf``."""
-
-    def make(folder: Path) -> int:
-        import transformers
-
-        source = llama_cpp_source() / "models"
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=f"ggml-vocab-{name}.gguf")
-        tokenizer.chat_template = _CHATML
-        tokenizer.save_pretrained(folder)
-        return len(tokenizer)
-
-    return make
-
-
-def _sentencepiece(folder: Path) -> int:
-    """A ``tokenizer.model`` of 2,000 pieces with byte fallback, and the files that go with it."""
-    import sentencepiece
-
-    texts = sorted((llama_cpp_source() / "docs").rglob("*.md"))
-    lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
-    size = 2000
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_prefix=str(folder / "tokenizer"),
-        model_type="bpe",
-        vocab_size=size,
-        byte_fallback=True,
-        pad_id=3,
-        user_defined_symbols=["<|im_start|>", "<|im_end|>"],
-        minloglevel=2,
-        num_threads=1,  # more threads may order equal pieces differently
-    )
-    (folder / "tokenizer.vocab").unlink()
-    settings = {
-        "tokenizer_class": "LlamaTokenizer",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-        "add_bos_token": True,
-        "add_eos_token": False,
-        "legacy": False,
-        "chat_template": _CHATML,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    return size
-
-
-def _wordpiece(folder: Path) -> int:
-    """BERT's vocabulary, out of llama.cpp's ``models/ggml-vocab-bert-bge.gguf``, and a mean pooling.
-
-    Without the pooling (sentence-transformers' files) llama-server stops at the first embedding.
-    """
-    import transformers
-    from gguf import GGUFReader
-
-    reader = GGUFReader(llama_cpp_source() / "models" / "ggml-vocab-bert-bge.gguf")
-    # phantom space: llama.cpp stores word starts with U+2581 and continuations without "##"
-    stored = [str(token) for token in reader.get_field("tokenizer.ggml.tokens").contents()]
-    tokens = [_bert_token(token) for token in stored]
-    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True)
-    tokenizer.save_pretrained(folder)
-    modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
-    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
-    return len(tokens)
-
-
-def _bert_token(stored: str) -> str:
-    if stored.startswith("\u2581"):
-        return stored[1:]
-    return stored if stored.startswith("[") and stored.endswith("]") else f"##{stored}"
-
-
-_QWEN = _from_vocabulary_file("qwen2")
-_LLAMA3 = _from_vocabulary_file("llama-bpe")
-_STARCODER = _from_vocabulary_file("starcoder")
 # makes the converter compute a tensor of its own (rope_freqs)
 _LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -200,21 +130,90 @@ _LLAMA3_ROPE = {
     "original_max_position_embeddings": 256,
 }
 _GEMMA = {"head_dim": 64, "tie_word_embeddings": True, "sliding_window": 256}
+_TIED = {"tie_word_embeddings": True}
+_MANY = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 256}
 _MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_MLA = {
+    "moe_intermediate_size": 256,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 256,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 64,
+}
+_NO_ATTENTION = dict.fromkeys(["num_attention_heads", "num_key_value_heads", "max_position_embeddings"])
+_SSM = {**_NO_ATTENTION, "intermediate_size": None, "expand": 2}
+_JAMBA = {
+    **_TIED,
+    "num_experts": 4,
+    "attn_layer_period": 3,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
+    "mamba_d_state": 16,
+    "use_mamba_kernels": False,
+}
+_WIDE = {
+    "num_hidden_layers": 1,
+    "hidden_size": 2048,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "intermediate_size": 768,
+    "num_local_experts": 3,
+    "num_experts_per_tok": 2,
+}
+_WIDE_GPT2 = {"num_hidden_layers": 1, "intermediate_size": None, "n_inner": 8192}
 
 TINY: Mapping[str, _Tiny] = {
-    "llama": _Tiny("LlamaConfig", _STARCODER),
-    "llama3": _Tiny("LlamaConfig", _LLAMA3, {"tie_word_embeddings": True, "rope_parameters": _LLAMA3_ROPE}),
-    "llama-spm": _Tiny("LlamaConfig", _sentencepiece),
-    "qwen2": _Tiny("Qwen2Config", _QWEN, {"tie_word_embeddings": True}),
-    "qwen3": _Tiny("Qwen3Config", _QWEN, {"head_dim": 64}),
-    "gemma2": _Tiny("Gemma2Config", _sentencepiece, {**_GEMMA, "query_pre_attn_scalar": 64}),
-    "gemma3": _Tiny("Gemma3TextConfig", _sentencepiece, {**_GEMMA, "query_pre_attn_scalar": 64}),
-    "phi3": _Tiny("Phi3Config", _sentencepiece, {"original_max_position_embeddings": 512}),
-    "mistral": _Tiny("MistralConfig", _sentencepiece, {"head_dim": 64}),
-    "mixtral": _Tiny("MixtralConfig", _sentencepiece, _MOE),
-    "starcoder2": _Tiny("Starcoder2Config", _STARCODER),
-    "olmo2": _Tiny("Olmo2Config", _STARCODER),
-    "granite": _Tiny("GraniteConfig", _STARCODER),
-    "bert": _Tiny("BertConfig", _wordpiece, {"num_key_value_heads": None}, auto="AutoModel"),
+    "llama": _Tiny("LlamaConfig", "starcoder"),
+    "llama3": _Tiny(
+        "LlamaConfig", "llama-bpe", {"tie_word_embeddings": True, "rope_parameters": _LLAMA3_ROPE}
+    ),
+    "llama-spm": _Tiny("LlamaConfig", "sentencepiece"),
+    "qwen2": _Tiny("Qwen2Config", "qwen2", {"tie_word_embeddings": True}),
+    "qwen3": _Tiny("Qwen3Config", "qwen2", {"head_dim": 64}),
+    "gemma2": _Tiny("Gemma2Config", "sentencepiece", {**_GEMMA, "query_pre_attn_scalar": 64}),
+    "gemma3": _Tiny("Gemma3TextConfig", "sentencepiece", {**_GEMMA, "query_pre_attn_scalar": 64}),
+    "phi3": _Tiny("Phi3Config", "sentencepiece", {"original_max_position_embeddings": 512}),
+    "mistral": _Tiny("MistralConfig", "sentencepiece", {"head_dim": 64}),
+    "mixtral": _Tiny("MixtralConfig", "sentencepiece", _MOE),
+    "starcoder2": _Tiny("Starcoder2Config", "starcoder"),
+    "olmo2": _Tiny("Olmo2Config", "starcoder"),
+    "granite": _Tiny("GraniteConfig", "starcoder"),
+    "bert": _Tiny("BertConfig", "wordpiece", {"num_key_value_heads": None}, auto="AutoModel"),
+    "gpt2": _Tiny("GPT2Config", "starcoder", {**_TIED, "num_key_value_heads": None}, extra={"n_ctx": 512}),
+    "bloom": _Tiny("BloomConfig", "starcoder", {**_TIED, "num_key_value_heads": None}),
+    "falcon": _Tiny(
+        "FalconConfig", "starcoder", {**_TIED, "num_kv_heads": 2, "new_decoder_architecture": True}
+    ),
+    "cohere": _Tiny("CohereConfig", "starcoder", _TIED),
+    "qwen3moe": _Tiny("Qwen3MoeConfig", "starcoder", {**_TIED, **_MANY, "head_dim": 64}, shard="4MB"),
+    "olmoe": _Tiny("OlmoeConfig", "starcoder", {**_TIED, **_MANY, "intermediate_size": 256}),
+    "gpt-oss": _Tiny("GptOssConfig", "starcoder", {**_MOE, **_TIED, "head_dim": 64, "sliding_window": 128}),
+    "deepseek2": _Tiny("DeepseekV2Config", "starcoder", {**_MLA, **_TIED, "q_lora_rank": None}),
+    "deepseek3": _Tiny(
+        "DeepseekV3Config", "starcoder", {**_MLA, **_TIED, "q_lora_rank": 256, "n_group": 2, "topk_group": 1}
+    ),
+    "mamba": _Tiny("MambaConfig", "sentencepiece", {**_SSM, "state_size": 16}),
+    "mamba2": _Tiny("Mamba2Config", "sentencepiece", {**_SSM, "n_groups": 1, "head_dim": 64, "num_heads": 8}),
+    "lfm2": _Tiny("Lfm2Config", "starcoder", {**_TIED, "layer_types": ["conv", "full_attention", "conv"]}),
+    "jamba": _Tiny("JambaConfig", "sentencepiece", _JAMBA),
+}
+
+# name: what the sizes of its tensors bring about
+SHAPES: Mapping[str, _Tiny] = {
+    # rows of 32-weight blocks, but not of superblocks: K-quants fall back to Q4_0, Q5_0, Q5_1, Q8_0
+    "llama-224": _Tiny("LlamaConfig", "sentencepiece", {"hidden_size": 224, "intermediate_size": 352}),
+    # rows of no whole block: every type falls back to F16
+    "llama-80": _Tiny("LlamaConfig", "sentencepiece", {"hidden_size": 80, "intermediate_size": 48}),
+    # permuted rows, embeddings and single experts of more than 1 Mi weights (convert/size.py)
+    "mixtral-wide": _Tiny("MixtralConfig", "sentencepiece", _WIDE),
+    # transposed columns of more than 1 Mi weights
+    "gpt2-wide": _Tiny(
+        "GPT2Config", "starcoder", {**_TIED, **_WIDE_GPT2, "num_key_value_heads": None}, extra={"n_ctx": 512}
+    ),
 }

@@ -1,0 +1,106 @@
+"""Tokenizers that llama.cpp's converter accepts, for the tiny checkpoints.
+
+Nothing but the locked sdist is fetched for them. BPE ones come from the vocabulary files in llama.cpp's
+own ``models/`` (the converter knows a BPE tokenizer by a hash, so an invented one is refused);
+sentencepiece ones are trained here on llama.cpp's documentation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.support.llama_cpp import llama_cpp_source
+
+_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+    "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def _from_vocabulary_file(name: str) -> Callable[[Path], int]:
+    """A Hugging Face tokenizer out of llama.cpp's ``models/ggml-vocab-NAME.gguf``."""
+
+    def make(folder: Path) -> int:
+        import transformers
+
+        source = llama_cpp_source() / "models"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=f"ggml-vocab-{name}.gguf")
+        tokenizer.chat_template = _CHATML
+        tokenizer.save_pretrained(folder)
+        return len(tokenizer)
+
+    return make
+
+
+def _sentencepiece_of_documentation(folder: Path) -> int:
+    """A ``tokenizer.model`` of 2,000 pieces with byte fallback, and the files that go with it."""
+    import sentencepiece
+
+    texts = sorted((llama_cpp_source() / "docs").rglob("*.md"))
+    lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    size = 2000
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=size,
+        byte_fallback=True,
+        pad_id=3,
+        user_defined_symbols=["<|im_start|>", "<|im_end|>"],
+        minloglevel=2,
+        num_threads=1,  # more threads may order equal pieces differently
+    )
+    (folder / "tokenizer.vocab").unlink()
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "legacy": False,
+        "chat_template": _CHATML,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    return size
+
+
+def _bert_wordpiece(folder: Path) -> int:
+    """BERT's vocabulary, out of llama.cpp's ``models/ggml-vocab-bert-bge.gguf``, and a mean pooling.
+
+    Without the pooling (sentence-transformers' files) llama-server stops at the first embedding.
+    """
+    import transformers
+    from gguf import GGUFReader
+
+    reader = GGUFReader(llama_cpp_source() / "models" / "ggml-vocab-bert-bge.gguf")
+    # phantom space: llama.cpp stores word starts with U+2581 and continuations without "##"
+    stored = [str(token) for token in reader.get_field("tokenizer.ggml.tokens").contents()]
+    tokens = [_bert_token(token) for token in stored]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True)
+    tokenizer.save_pretrained(folder)
+    modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
+    return len(tokens)
+
+
+def _bert_token(stored: str) -> str:
+    if stored.startswith("\u2581"):
+        return stored[1:]
+    return stored if stored.startswith("[") and stored.endswith("]") else f"##{stored}"
+
+
+# name: writes a tokenizer's files into a folder and returns the vocabulary's size
+TOKENIZERS: Mapping[str, Callable[[Path], int]] = {
+    "llama-bpe": _from_vocabulary_file("llama-bpe"),
+    "qwen2": _from_vocabulary_file("qwen2"),
+    "starcoder": _from_vocabulary_file("starcoder"),
+    "sentencepiece": _sentencepiece_of_documentation,
+    "wordpiece": _bert_wordpiece,
+}
