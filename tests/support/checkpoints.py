@@ -213,6 +213,8 @@ TINY: Mapping[str, _Tiny] = {
     "phi3": _Tiny("Phi3Config", _sentencepiece, {"original_max_position_embeddings": 512}),
     "mistral": _Tiny("MistralConfig", _sentencepiece, {"head_dim": 64}),
     "mixtral": _Tiny("MixtralConfig", _sentencepiece, _MOE),
+    # keeps all experts of a layer in one tensor
+    "granitemoe": _Tiny("GraniteMoeConfig", _sentencepiece, _MOE),
     "starcoder2": _Tiny("Starcoder2Config", _STARCODER),
     "olmo2": _Tiny("Olmo2Config", _STARCODER),
     "granite": _Tiny("GraniteConfig", _STARCODER),
