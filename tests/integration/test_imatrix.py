@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
+import ggufpack
 from ggufpack import vendoring
 from ggufpack.convert.process import Worker
 from ggufpack.convert.protocol import Job
@@ -24,6 +28,7 @@ TYPES = (
     *("Q4_K_M", "Q4_0", "Q4_1", "Q5_0", "Q5_K_M", "Q6_K", "Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q8_0"),
     *("F16", "BF16"),
 )
+FEW_TYPES = ("Q4_K_M", "Q4_0", "IQ4_NL", "Q8_0")
 Sizes = Mapping[str, tuple[int, int]]
 
 
@@ -88,7 +93,7 @@ def test_every_type_equals_llama_quantize(
 ) -> None:
     made = model(name)
     imatrix = write_gguf(tmp_path / "imatrix.gguf", collect(without_ends(made.sizes), unused=[1]))
-    compare(made, imatrix, TYPES, worker, tmp_path)
+    compare(made, imatrix, TYPES if name != "granitemoe" else FEW_TYPES, worker, tmp_path)
     plain = oracle.quantize(made.source, tmp_path / "plain.gguf", "Q4_K_M")
     assert data_of(plain) != data_of(tmp_path / "Q4_K_M.gguf"), "it makes a difference"
 
@@ -185,6 +190,55 @@ def test_extreme_importance(model: Callable[[str], Model], worker: Worker, tmp_p
         collected[name] = Collected(sums, np.ones(experts, dtype=np.float32))
     imatrix = write_gguf(tmp_path / "imatrix.gguf", collected)
     compare(made, imatrix, ("Q4_K_M", "Q4_0", "Q5_0", "Q2_K", "IQ4_XS"), worker, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Q2_K", "Q4_K_S", "IQ4_NL"])
+def test_importance_that_overflows_is_refused_as_by_llama_quantize(
+    name: str, model: Callable[[str], Model], worker: Worker, tmp_path: Path
+) -> None:
+    """Near the end of float32 the kernels' own sums are infinite, and the blocks NaN."""
+    made = model("llama-spm")
+    large = {
+        name: Collected(np.full(size, 3e38, dtype=np.float32), np.ones(size[0], dtype=np.float32))
+        for name, size in without_ends(made.sizes).items()
+    }
+    imatrix = write_gguf(tmp_path / "imatrix.gguf", large)
+    job = Job(made.checkpoint, ((name, tmp_path / "ours.gguf"),), "bf16", imatrix=imatrix)
+    with pytest.raises(ImportanceMatrixError, match=rf"blk\.0\.\S+: .*{name[:4]}.* NaN"):
+        worker.convert(job)
+    with pytest.raises(oracle.OracleError, match="quantized data validation failed"):
+        oracle.quantize(made.source, tmp_path / "theirs.gguf", name, imatrix)
+
+
+def test_a_build_records_its_matrix(model: Callable[[str], Model], tmp_path: Path) -> None:
+    made = model("llama-spm")
+    folder = tmp_path / "private"
+    folder.mkdir()
+    imatrix = write_gguf(folder / "imatrix.gguf", collect(without_ends(made.sizes)), chunks=12)
+    options: dict[str, Any] = {
+        "name": "m",
+        "quantization": "Q8_0",
+        "output": tmp_path,
+        "register": False,
+        "verify": "none",
+    }
+    result = ggufpack.build(made.checkpoint, imatrix=imatrix, **options)
+    record = json.loads(result.record.read_text(encoding="utf-8"))
+    assert record["imatrix"] == {
+        "file": "imatrix.gguf",
+        "sha256": hashlib.sha256(imatrix.read_bytes()).hexdigest(),
+        "entries": 21,
+        "chunks": 12,
+        "datasets": ["wiki.train.raw"],
+    }
+    reader = gguf.GGUFReader(result.package.files[0].path)
+    fields = {key: reader.fields[key].contents() for key in reader.fields if "imatrix" in key}
+    assert fields == {
+        "quantize.imatrix.file": "imatrix.gguf",
+        "quantize.imatrix.dataset": "wiki.train.raw",
+        "quantize.imatrix.entries_count": 21,
+        "quantize.imatrix.chunks_count": 12,
+    }
 
 
 def test_the_early_downs_of_a_real_model(smollm2: Path, worker: Worker, tmp_path: Path) -> None:
