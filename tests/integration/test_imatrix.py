@@ -18,9 +18,11 @@ import ggufpack
 from ggufpack import vendoring
 from ggufpack.convert.process import Worker
 from ggufpack.convert.protocol import Job
-from ggufpack.errors import ImportanceMatrixError
+from ggufpack.errors import ImportanceMatrixError, TensorValueError
 from tests.support import oracle
+from tests.support.checkpoints import link_checkpoint
 from tests.support.imatrix_files import Collected, collect, write_gguf, write_legacy
+from tests.support.tensor_files import store_value
 
 pytestmark = pytest.mark.server  # llama-quantize is built with the server
 
@@ -208,6 +210,19 @@ def test_importance_that_overflows_is_refused_as_by_llama_quantize(
         worker.convert(job)
     with pytest.raises(oracle.OracleError, match="quantized data validation failed"):
         oracle.quantize(made.source, tmp_path / "theirs.gguf", name, imatrix)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_found_all_the_same(
+    value: float, model: Callable[[str], Model], worker: Worker, tmp_path: Path
+) -> None:
+    made = model("llama-spm")
+    checkpoint = link_checkpoint(made.checkpoint, tmp_path / "model")
+    store_value(checkpoint, "model.layers.1.mlp.up_proj.weight", value)
+    imatrix = write_gguf(tmp_path / "imatrix.gguf", collect(without_ends(made.sizes)))
+    job = Job(checkpoint, (("Q4_K_M", tmp_path / "x.gguf"),), "bf16", imatrix=imatrix)
+    with pytest.raises(TensorValueError, match=r"blk\.1\.ffn_up\.weight: 1 of the"):
+        worker.convert(job)
 
 
 def test_a_build_records_its_matrix(model: Callable[[str], Model], tmp_path: Path) -> None:
