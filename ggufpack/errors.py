@@ -13,6 +13,7 @@ GgufpackError                         exit 1
 │   ├── UnsupportedWeightsError                bitsandbytes and other formats that must be merged first
 │   ├── TokenizerConversionError               unknown pre-tokenizer, vocabulary larger than the config
 │   ├── TensorValueError                       NaN, infinity, or a value that F16 cannot hold
+│   ├── ImportanceMatrixError                  an imatrix that is damaged, or another model's
 │   ├── DiskSpaceError
 │   └── WorkerError                            the worker process died
 ├── PromptError                       exit 5   chat template or Modelfile
@@ -137,6 +138,10 @@ class TokenizerConversionError(ConversionError):
 
 class TensorValueError(ConversionError):
     """A tensor holds NaN, infinity, or a value outside the range of the chosen type."""
+
+
+class ImportanceMatrixError(ConversionError):
+    """An importance matrix is damaged, or was made for another model."""
 
 
 class DiskSpaceError(ConversionError):

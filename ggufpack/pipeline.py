@@ -15,12 +15,13 @@ from ggufpack.checkpoint import Checkpoint, open_checkpoint
 from ggufpack.convert.job import conversion_job, memory_needed
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.engine.choose import find_server
-from ggufpack.errors import UsageError, VerificationError
+from ggufpack.errors import ConversionError, UsageError, VerificationError
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
 from ggufpack.progress import StageLog
+from ggufpack.quantize.imatrix import load_imatrix
 from ggufpack.quantize.types import parse_file_types
 from ggufpack.registry import OllamaServer, StagedModel, refuse_existing, stage_model
 from ggufpack.registry.names import latest, suggested, tagged, validate
@@ -63,6 +64,7 @@ def build(
     trust_remote_code: bool = False,
     allow: Sequence[str] = (),
     threads: int | None = None,
+    imatrix: str | os.PathLike[str] | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
     """Package a checkpoint for Ollama. Prints nothing; safe in threads.
@@ -83,6 +85,7 @@ def build(
         trust_remote_code: let Python code of the checkpoint run.
         allow: finding ids that would stop the build and are accepted.
         threads: quantisation threads.
+        imatrix: importance matrix file for the quantiser, as llama-imatrix writes it.
         on_event: gets ``spec.Event``s.
 
     Raises:
@@ -105,6 +108,7 @@ def build(
         trust_remote_code=trust_remote_code,
         allow=frozenset(allow),
         threads=threads,
+        imatrix=None if imatrix is None else Path(imatrix),
     )
     return run(spec, on_event or ignore_event)
 
@@ -141,6 +145,7 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildResult:
                 result,
                 vendoring.status().to_json(),
                 None if readings is None else readings.to_json(),
+                making.imatrix,
             )
             write_record(folder.working / RECORD_NAME, record)
             for file in publishable:
@@ -256,13 +261,17 @@ class _Making:
     checkpoint: Checkpoint
     worker: Worker
     prompt: Prompt
+    imatrix: Mapping[str, object] | None
 
     @classmethod
     def begin(
         cls, spec: BuildSpec, target: _Target, on_event: EventHandler, stack: contextlib.ExitStack
     ) -> _Making:
-        """Everything that can fail early: the server, the checkpoint, the chat template."""
+        """Everything that can fail early: the matrix, the server, the checkpoint, the chat template."""
         log = StageLog(on_event, spec.allow)
+        imatrix = None if spec.imatrix is None else load_imatrix(spec.imatrix).to_json()
+        if imatrix is not None:  # goes when the worker reads Job.imatrix
+            raise ConversionError("--imatrix: the encoder does not use importance matrices yet.")
         server = find_server(spec)
         if server is not None:
             stack.callback(server.close)
@@ -277,7 +286,7 @@ class _Making:
         with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
             prompt = prepare_prompt(checkpoint, spec.template, None if server is None else server.version)
             log.add(prompt.findings)
-        return cls(spec, target, log, stack, server, checkpoint, worker, prompt)
+        return cls(spec, target, log, stack, server, checkpoint, worker, prompt, imatrix)
 
     def convert(self, folder: Path, *, plan_only: bool = False) -> Converted:
         """Write the GGUF files to ``folder``."""
@@ -289,6 +298,7 @@ class _Making:
             trust_remote_code=spec.trust_remote_code,
             allowed=spec.allow,
             threads=spec.threads,
+            imatrix=spec.imatrix,
             plan_only=plan_only,
         )
         title = "Laying out the files" if plan_only else f"Converting to {', '.join(spec.quantizations)}"

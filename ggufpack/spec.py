@@ -142,6 +142,7 @@ class BuildSpec:
         require_server: fail when no server answers, even if none was named.
         allow: finding ids (``"GP209"``) that would stop the build and are accepted.
         threads: quantisation threads; ``None`` is the number of usable CPUs.
+        imatrix: importance matrix file for the quantiser.
     """
 
     checkpoint: Path
@@ -159,6 +160,7 @@ class BuildSpec:
     trust_remote_code: bool = False
     allow: frozenset[str] = frozenset()
     threads: int | None = None
+    imatrix: Path | None = None
 
 
 # --- what comes out ---------------------------------------------------------

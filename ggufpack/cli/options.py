@@ -25,6 +25,12 @@ _OPTIONS = (
         help="F16, Q8_0, Q4_K_M … (llama.cpp's names). Several are made in one read.",
     ),
     click.option(
+        "--imatrix",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Importance matrix for the quantiser, as llama-imatrix writes it for this model.",
+    ),
+    click.option(
         "--output",
         type=click.Path(file_okay=False, path_type=Path),
         help="Gets the package folder NAME/.  [default: ggufpack-out]",

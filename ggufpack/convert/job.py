@@ -27,6 +27,7 @@ def conversion_job(
     trust_remote_code: bool,
     allowed: Collection[str],
     threads: int | None,
+    imatrix: Path | None = None,
     plan_only: bool = False,
 ) -> Job:
     """The job that writes ``outputs`` (file type to path)."""
@@ -39,6 +40,7 @@ def conversion_job(
         allowed=tuple(sorted(allowed)),
         threads=threads or usable_cpus(),
         plan_only=plan_only,
+        imatrix=None if imatrix is None else imatrix.absolute(),
     )
 
 

@@ -26,6 +26,7 @@ class Job:
         allowed: finding ids of value problems that are accepted.
         threads: encoder threads.
         plan_only: lay the files out, write nothing.
+        imatrix: importance matrix file, absolute.
     """
 
     checkpoint: Path
@@ -36,6 +37,7 @@ class Job:
     allowed: tuple[str, ...] = ()
     threads: int = 1
     plan_only: bool = False
+    imatrix: Path | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""
@@ -45,10 +47,12 @@ class Job:
     def from_line(cls, line: bytes) -> Job:
         """Back from the pipe."""
         data: dict[str, Any] = json.loads(line)
+        imatrix = data.pop("imatrix")
         outputs = tuple((str(quantization), Path(path)) for quantization, path in data.pop("outputs"))
         return cls(
             checkpoint=Path(data.pop("checkpoint")),
             outputs=outputs,
             allowed=tuple(data.pop("allowed")),
+            imatrix=None if imatrix is None else Path(imatrix),
             **data,
         )

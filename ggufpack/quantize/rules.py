@@ -1,4 +1,4 @@
-"""Which type each tensor gets, by llama.cpp's own rules, without an importance matrix.
+"""Which type each tensor gets, by llama.cpp's own rules.
 
 Source: llama.cpp b11434, src/llama-quant.cpp: ``tensor_allows_quantization``,
 ``llama_tensor_get_type_impl``, ``tensor_type_fallback``, ``init_quantize_state_counters``; the
@@ -173,7 +173,7 @@ def allows_quantization(tensor: TensorShape, architecture: str) -> bool:
 
 
 def choose_types(
-    file_type: str, tensors: Sequence[TensorShape], traits: ModelTraits
+    file_type: str, tensors: Sequence[TensorShape], traits: ModelTraits, *, has_imatrix: bool = False
 ) -> dict[str, TensorType | None]:
     """The type of each tensor in a file of this type; ``None`` keeps the converter's own type.
 
@@ -181,8 +181,10 @@ def choose_types(
         file_type: canonical name (``"Q4_K_M"``).
         tensors: all tensors, in ``file_order``: some rules count those before.
         traits: of the model.
+        has_imatrix: whether there is an importance matrix, for whichever tensors. None of our types
+            requires one (``tensor_requires_imatrix``); it changes the early ``ffn_down`` of four.
     """
-    chooser = _Chooser(FILE_TYPES[file_type], tensors, traits)
+    chooser = _Chooser(FILE_TYPES[file_type], tensors, traits, has_imatrix)
     return {tensor.name: chooser.choose(tensor) for tensor in tensors}
 
 
@@ -194,9 +196,12 @@ def use_more_bits(index: int, count: int) -> bool:
 class _Chooser:
     """``quantize_state_impl``: the counters that the rules read while they go through a file."""
 
-    def __init__(self, file_type: FileType, tensors: Sequence[TensorShape], traits: ModelTraits) -> None:
+    def __init__(
+        self, file_type: FileType, tensors: Sequence[TensorShape], traits: ModelTraits, has_imatrix: bool
+    ) -> None:
         self.file = file_type.name
         self.base = file_type.base
+        self.has_imatrix = has_imatrix
         self.traits = traits
         self.falcon = traits.architecture == "falcon"
         self.eight_experts = traits.expert_count == 8
@@ -279,10 +284,15 @@ class _Chooser:
             return TensorType.Q5_K if more else TensorType.Q4_K
         if self.file in ("Q4_K_M", "Q5_K_M") and more:
             return TensorType.Q6_K
-        early = layer < layers // 8
-        if early and (self.file in ("IQ4_NL", "IQ4_XS") or (self.file == "Q4_K_S" and not self.falcon)):
+        return self._early_down() if layer < layers // 8 else self.base
+
+    def _early_down(self) -> TensorType:
+        if self.file in ("IQ4_NL", "IQ4_XS") and not self.has_imatrix:
             return TensorType.Q5_K
-        return self.base
+        if self.file == "Q4_K_S" and not self.falcon:
+            return TensorType.Q5_K
+        guarded = {"Q4_0": TensorType.Q4_1, "Q5_0": TensorType.Q5_1} if self.has_imatrix else {}
+        return guarded.get(self.file, self.base)
 
     def _attention_output(self) -> TensorType:
         if self.falcon:

@@ -113,6 +113,11 @@ FILE_TYPES = {
         FileType("IQ4_XS", 30, TensorType.IQ4_XS),
     )
 }
+# file types of llama.cpp's, not offered here, that it makes with an importance matrix only
+# (``tensor_requires_imatrix``)
+NEED_IMATRIX = frozenset(
+    ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
+)
 _SHORT_NAMES = {"Q4": "Q4_K_M", "Q8": "Q8_0", "Q5": "Q5_K_M", "Q6": "Q6_K"}
 
 
@@ -127,8 +132,14 @@ def parse_file_types(text: str) -> tuple[str, ...]:
         upper = word.strip().upper()
         name = _SHORT_NAMES.get(upper, upper)
         if name not in FILE_TYPES:
+            known = upper in NEED_IMATRIX
+            what = (
+                "needs an importance matrix always, and is not offered"
+                if known
+                else "is no quantisation type"
+            )
             raise UsageError(
-                f"-q {text}: {word.strip()!r} is not a quantisation type.",
+                f"-q {text}: {word.strip()!r} {what}.",
                 action=f"Use one or several of {', '.join(FILE_TYPES)}.",
                 key="quantization",
             )

@@ -26,6 +26,7 @@ def make_record(
     result: BuildResult,
     converter: Mapping[str, object],
     readings: Mapping[str, object] | None = None,
+    imatrix: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """The record as JSON data.
 
@@ -37,6 +38,7 @@ def make_record(
         converter: package, version and tree digest of the vendored converter.
         readings: what a Go TEMPLATE and the GGUF's Jinja reproduce of the chat template; ``None``
             without one.
+        imatrix: the importance matrix: name, digest, entries, chunks; ``None`` without one.
     """
     result_json = result.to_json()
     for key in ("folder", "record"):
@@ -71,6 +73,7 @@ def make_record(
         },
         "converter": dict(converter),
         "chat_template": None if readings is None else dict(readings),
+        "imatrix": None if imatrix is None else dict(imatrix),
         "versions": {"python": platform.python_version(), **_versions()},
         "result": result_json,
     }

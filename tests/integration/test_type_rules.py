@@ -18,11 +18,16 @@ import numpy as np
 import pytest
 
 from ggufpack.quantize.rules import ModelTraits, TensorShape, choose_types, file_order
-from ggufpack.quantize.types import FILE_TYPES, TensorType
+from ggufpack.quantize.types import FILE_TYPES, NEED_IMATRIX, TensorType
+from tests.support.imatrix_files import collect, write_gguf
 
 pytestmark = pytest.mark.server  # llama-quantize is built with the server
 
 Shapes = dict[str, tuple[int, ...]]
+NOT_OFFERED = (
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M"),
+    *("Q2_K_S", "TQ1_0", "TQ2_0", "MXFP4_MOE"),
+)
 _LINE = re.compile(r"\] +(\S+) +- \[.*?\], type = +(\S+), size = .*? MiB(?: -> .*? MiB \((\S+)\))?\n")
 
 
@@ -137,9 +142,15 @@ def _write_header(path: Path, family: Family) -> None:
     os.truncate(path, (path.stat().st_size + 31) // 32 * 32 + size)
 
 
+@pytest.mark.parametrize("has_imatrix", [False, True], ids=["plain", "imatrix"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_file_type_gets_llama_cpps_types(name: str, tmp_path: Path, llama_quantize: Path) -> None:
+def test_every_file_type_gets_llama_cpps_types(
+    name: str, has_imatrix: bool, tmp_path: Path, llama_quantize: Path
+) -> None:
     family = FAMILIES[name]
+    options: list[str | Path] = []
+    if has_imatrix:  # its entries do not matter here, only that there is one
+        options = ["--imatrix", write_gguf(tmp_path / "imatrix.gguf", collect({"any": (1, 1)}))]
     model = tmp_path / "model.gguf"
     _write_header(model, family)
     shapes = [
@@ -148,7 +159,7 @@ def test_every_file_type_gets_llama_cpps_types(name: str, tmp_path: Path, llama_
     ]
     for file_type in FILE_TYPES:
         run = subprocess.run(
-            [llama_quantize, "--dry-run", model, file_type],
+            [llama_quantize, "--dry-run", *options, model, file_type],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -158,9 +169,25 @@ def test_every_file_type_gets_llama_cpps_types(name: str, tmp_path: Path, llama_
         assert list(theirs) == [shape.name for shape in shapes], "the order of tensors in the file"
         ours = {
             tensor: _name(chosen, tensor)
-            for tensor, chosen in choose_types(file_type, shapes, family.traits()).items()
+            for tensor, chosen in choose_types(
+                file_type, shapes, family.traits(), has_imatrix=has_imatrix
+            ).items()
         }
         assert ours == theirs, file_type
+
+
+@pytest.mark.parametrize("file_type", [*FILE_TYPES, *NOT_OFFERED])
+def test_which_types_need_an_imatrix(file_type: str, tmp_path: Path, llama_quantize: Path) -> None:
+    model = tmp_path / "model.gguf"
+    _write_header(model, FAMILIES["llama-8b"])
+    run = subprocess.run(
+        [llama_quantize, "--dry-run", model, file_type],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert ("will require an imatrix" in run.stdout) == (file_type in NEED_IMATRIX)
 
 
 def _name(chosen: TensorType | None, tensor: str) -> str:

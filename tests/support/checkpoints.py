@@ -181,6 +181,8 @@ TINY: Mapping[str, _Tiny] = {
     "phi3": _Tiny("Phi3Config", "sentencepiece", {"original_max_position_embeddings": 512}),
     "mistral": _Tiny("MistralConfig", "sentencepiece", {"head_dim": 64}),
     "mixtral": _Tiny("MixtralConfig", "sentencepiece", _MOE),
+    # keeps all experts of a layer in one tensor
+    "granitemoe": _Tiny("GraniteMoeConfig", "sentencepiece", _MOE),
     "starcoder2": _Tiny("Starcoder2Config", "starcoder"),
     "olmo2": _Tiny("Olmo2Config", "starcoder"),
     "granite": _Tiny("GraniteConfig", "starcoder"),

@@ -38,15 +38,21 @@ def convert(checkpoint: Path, target: Path, outtype: str = "auto") -> Path:
     return target
 
 
-def quantize(source: Path, target: Path, quantization: str) -> Path:
+def quantize(source: Path, target: Path, quantization: str, imatrix: Path | None = None) -> Path:
     """``llama-quantize`` from one GGUF to another; also for F32, F16 and BF16.
+
+    Args:
+        source, target: absolute paths.
+        quantization: a name that it knows.
+        imatrix: importance matrix. Its path as given goes into the file, so its folder is the current
+            one here and only its name is given.
 
     Raises:
         OracleError: the quantiser refused.
     """
-    _run(
-        [str(llama_programs() / "llama-quantize"), str(source), str(target), quantization], os.environ.copy()
-    )
+    options = [] if imatrix is None else ["--imatrix", imatrix.name]
+    command = [str(llama_programs() / "llama-quantize"), *options, str(source), str(target), quantization]
+    _run(command, os.environ.copy(), None if imatrix is None else imatrix.parent)
     return target
 
 
@@ -77,10 +83,11 @@ def source_outtype(checkpoint: Path) -> str:
     return "bf16" if dtypes == {"BF16"} else "f32"
 
 
-def _run(command: Sequence[str], env: dict[str, str]) -> None:
+def _run(command: Sequence[str], env: dict[str, str], folder: Path | None = None) -> None:
     done = subprocess.run(
         command,
         env=env,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

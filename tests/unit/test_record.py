@@ -36,11 +36,13 @@ def test_what_went_in_and_what_came_out(folder: Path, tmp_path: Path) -> None:
     done = result(tmp_path / "out" / "m")
     converter = {"package": "p", "version": "1", "tree_sha256": "ab"}
     readings = {"go": {"used": True}, "native": {}}
-    record = json.loads(json.dumps(make_record(spec, checkpoint, done, converter, readings)))
+    imatrix = {"file": "m.gguf", "sha256": "cd", "entries": 3, "chunks": 2, "datasets": []}
+    record = json.loads(json.dumps(make_record(spec, checkpoint, done, converter, readings, imatrix)))
 
     assert record["schema"] == 1
     assert record["converter"] == converter
     assert record["chat_template"] == readings
+    assert record["imatrix"] == imatrix
     assert record["request"] == {
         "quantizations": ["Q8_0"],
         "template": "chatml",

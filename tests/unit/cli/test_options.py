@@ -39,6 +39,7 @@ def test_all_options() -> None:
         *("folder", "--name", "x", "-q", "q4,F16", "--output", "out", "--template", "native"),
         *("--system", "Be brief.", "--parameter", "stop=a", "--parameter", "stop=b=c", "--host", "h:1"),
         *("--no-register", "--verify", "prompts", "--overwrite", "--allow", "gp250", "--threads", "3"),
+        *("--imatrix", "m.gguf"),
         "--trust-remote-code",
     )
     assert spec == BuildSpec(
@@ -56,6 +57,7 @@ def test_all_options() -> None:
         allow=frozenset({"GP250"}),
         threads=3,
         trust_remote_code=True,
+        imatrix=Path("m.gguf"),
     )
 
 
@@ -71,10 +73,10 @@ def test_a_parameter_without_a_value(word: str) -> None:
 
 
 def test_the_help_lists_what_the_design_promises() -> None:
-    promised = "--name -q --output --template --system --parameter --host --register --verify --json --quiet"
+    promised = "--name -q --imatrix --output --template --system --parameter --host --register --verify"
     for command in ("build", "plan"):
         shown = CliRunner().invoke(main, [command, "--help"]).stdout
-        assert set(promised.split()) <= set(re.findall(r"--?[\w-]+", shown))
+        assert {*promised.split(), "--json", "--quiet"} <= set(re.findall(r"--?[\w-]+", shown))
     top = CliRunner().invoke(main, ["--help"]).stdout
     assert "130" in top
     for command in ("build", "plan", "template", "demo", "vendor"):

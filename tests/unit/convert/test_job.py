@@ -43,11 +43,19 @@ def opened(folder: Path, **tokenizer_config: object) -> tuple[Checkpoint, Prompt
     return checkpoint, prepare_prompt(checkpoint, "native", None)
 
 
-def job_for(checkpoint: Checkpoint, prompt: Prompt, threads: int | None = 3) -> Job:
+def job_for(
+    checkpoint: Checkpoint, prompt: Prompt, threads: int | None = 3, imatrix: Path | None = None
+) -> Job:
     outputs = {"Q8_0": Path("a.gguf"), "F16": Path("b.gguf")}
     allowed = {"GP252", "GP250"}
     return conversion_job(
-        checkpoint, prompt, outputs, trust_remote_code=True, allowed=allowed, threads=threads
+        checkpoint,
+        prompt,
+        outputs,
+        trust_remote_code=True,
+        allowed=allowed,
+        threads=threads,
+        imatrix=imatrix,
     )
 
 
@@ -59,6 +67,16 @@ def test_the_job_carries_what_was_asked(tmp_path: Path) -> None:
     assert (job.allowed, job.trust_remote_code, job.threads) == (("GP250", "GP252"), True, 3)
     assert (job.intermediate, job.plan_only) == ("bf16", False)
     assert job_for(checkpoint, prompt, threads=None).threads == usable_cpus()
+
+
+def test_the_worker_finds_the_imatrix_from_its_own_folder(tmp_path: Path) -> None:
+    checkpoint, prompt = opened(tmp_path / "model")
+    assert job_for(checkpoint, prompt).imatrix is None
+    (tmp_path / "link.gguf").symlink_to("imatrix.gguf")
+    for given in (tmp_path / "link.gguf", Path("link.gguf")):
+        found = job_for(checkpoint, prompt, imatrix=given).imatrix
+        assert found is not None
+        assert (found.is_absolute(), found.name) == (True, "link.gguf"), "its name goes into the file"
 
 
 @pytest.mark.parametrize("emits", [True, False, None])

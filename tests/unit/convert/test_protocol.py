@@ -16,6 +16,7 @@ FULL = Job(
     allowed=("GP250", "GP252"),
     threads=7,
     plan_only=True,
+    imatrix=Path("/models/\u00e4 imatrix.gguf"),
 )
 
 

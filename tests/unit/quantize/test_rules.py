@@ -16,8 +16,10 @@ def model(*parts: str, layers: int = 8, columns: int = 256, tied: bool = False) 
     return [TensorShape(name, dimensions[name], columns) for name in sorted(names, key=file_order)]
 
 
-def chosen(file_type: str, tensors: list[TensorShape], traits: ModelTraits = DENSE) -> dict[str, str | None]:
-    types = choose_types(file_type, tensors, traits)
+def chosen(
+    file_type: str, tensors: list[TensorShape], traits: ModelTraits = DENSE, *, has_imatrix: bool = False
+) -> dict[str, str | None]:
+    types = choose_types(file_type, tensors, traits, has_imatrix=has_imatrix)
     return {name: None if found is None else found.name for name, found in types.items()}
 
 
@@ -71,6 +73,32 @@ def test_eight_experts_keep_keys_and_values_precise() -> None:
     part = ("blk.1.attn_k.weight", "blk.1.attn_v.weight", "blk.1.attn_output.weight")
     assert [chosen("Q4_K_M", tensors, experts)[name] for name in part] == ["Q8_0", "Q8_0", "Q5_K"]
     assert [chosen("Q4_K_M", tensors, four)[name] for name in part] == ["Q4_K", "Q4_K", "Q4_K"]
+
+
+@pytest.mark.parametrize(
+    ("file_type", "without", "with_imatrix"),
+    [
+        ("IQ4_XS", "Q5_K", "IQ4_XS"),
+        ("IQ4_NL", "Q5_K", "IQ4_NL"),
+        ("Q4_0", "Q4_0", "Q4_1"),
+        ("Q5_0", "Q5_0", "Q5_1"),
+        ("Q4_K_S", "Q5_K", "Q5_K"),
+        ("Q4_1", "Q4_1", "Q4_1"),
+        ("F16", "F16", "F16"),
+    ],
+)
+def test_an_imatrix_changes_the_first_eighth_of_the_downs(
+    file_type: str, without: str, with_imatrix: str
+) -> None:
+    tensors = model("ffn_down", "ffn_up", layers=16)
+    traits = ModelTraits("llama", block_count=16, head_count=8, head_count_kv=8)
+    plain, weighted = (chosen(file_type, tensors, traits, has_imatrix=it) for it in (False, True))
+    first = [f"blk.{layer}.ffn_down.weight" for layer in (0, 1)]
+    assert [plain[name] for name in first] == [without] * 2
+    assert [weighted[name] for name in first] == [with_imatrix] * 2
+    assert {name: kind for name, kind in plain.items() if name not in first} == {
+        name: kind for name, kind in weighted.items() if name not in first
+    }
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(text: str, unk
     assert all(name in caught.value.action for name in FILE_TYPES)
 
 
+@pytest.mark.parametrize("text", ["iq2_xs", "Q8_0,Q2_K_S"])
+def test_a_type_that_needs_an_imatrix_is_said_to(text: str) -> None:
+    with pytest.raises(UsageError, match="needs an importance matrix always, and is not offered"):
+        parse_file_types(text)
+    with pytest.raises(UsageError, match="is no quantisation type"):
+        parse_file_types("IQ9_XS")
+
+
 @pytest.mark.parametrize("tensor_type", TensorType)
 def test_tensor_types_are_ggmls(tensor_type: TensorType) -> None:
     upstream = gguf.GGMLQuantizationType[tensor_type.name]
