@@ -15,7 +15,7 @@ from ggufpack.checkpoint import Checkpoint, open_checkpoint
 from ggufpack.convert.job import conversion_job, memory_needed
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.engine.choose import find_server
-from ggufpack.errors import ConversionError, UsageError, VerificationError
+from ggufpack.errors import UsageError, VerificationError
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
@@ -270,8 +270,6 @@ class _Making:
         """Everything that can fail early: the matrix, the server, the checkpoint, the chat template."""
         log = StageLog(on_event, spec.allow)
         imatrix = None if spec.imatrix is None else load_imatrix(spec.imatrix).to_json()
-        if imatrix is not None:  # goes when the worker reads Job.imatrix
-            raise ConversionError("--imatrix: the encoder does not use importance matrices yet.")
         server = find_server(spec)
         if server is not None:
             stack.callback(server.close)
