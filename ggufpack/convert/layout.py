@@ -17,6 +17,7 @@ import gguf
 from gguf.gguf_writer import GGUFValue
 
 from ggufpack.convert.sources import TensorSource
+from ggufpack.quantize.imatrix import ImportanceMatrix
 from ggufpack.quantize.rules import ModelTraits
 from ggufpack.quantize.types import FILE_TYPES, TensorType
 
@@ -70,6 +71,7 @@ def plan_file(
     types: Mapping[str, TensorType],
     pairs: Mapping[str, GGUFValue],
     pack: Pack,
+    imatrix: ImportanceMatrix | None = None,
 ) -> FileLayout:
     """Lay out one file.
 
@@ -79,11 +81,15 @@ def plan_file(
         types: of each tensor that is not encoded already.
         pairs: the converter's key-value pairs, in its order.
         pack: ``GGUFWriter._pack_val``: the value encoding of the vendored gguf-py.
+        imatrix: the importance matrix that the header names.
     """
     final = {key: value for key, value in pairs.items() if key not in (_VersionKey, _FileTypeKey)}
     number = gguf.GGUFValueType.UINT32
     final[_VersionKey] = GGUFValue(gguf.GGML_QUANT_VERSION, number)
     final[_FileTypeKey] = GGUFValue(FILE_TYPES[file_type].number, number)
+
+    for added, content in ({} if imatrix is None else imatrix.header_values()).items():
+        final[added] = GGUFValue(content, number if isinstance(content, int) else gguf.GGUFValueType.STRING)
 
     header = bytearray(struct.pack("<IIQQ", gguf.GGUF_MAGIC, gguf.GGUF_VERSION, len(sources), len(final)))
     for key, value in final.items():

@@ -23,10 +23,12 @@ import gguf
 import torch
 
 from ggufpack.convert.disk import OutputFile, check_space
+from ggufpack.convert.importance import importance_of
 from ggufpack.convert.layout import FileLayout, plan_file, traits_of
 from ggufpack.convert.sources import TensorSource
 from ggufpack.convert.stream import OnProgress, TensorStream, Types
 from ggufpack.errors import ConversionError
+from ggufpack.quantize.imatrix import ImportanceMatrix
 from ggufpack.quantize.kernels import Kernels
 from ggufpack.quantize.rules import TensorShape, choose_types, file_order
 from ggufpack.quantize.types import TensorType
@@ -71,6 +73,7 @@ class TensorSink:
         allowed: finding ids of value problems that are accepted (``values``).
         overrides: key-value pairs that replace the converter's.
         plan_only: lay the files out, write nothing.
+        imatrix: importance matrix for the encoders.
         progress: called with (weights done, of all, tensor), from one thread at a time.
     """
 
@@ -83,6 +86,7 @@ class TensorSink:
         allowed: Collection[str],
         overrides: Mapping[str, str | bool | int],
         plan_only: bool,
+        imatrix: ImportanceMatrix | None,
         progress: OnProgress,
     ) -> None:
         self._outputs = outputs
@@ -91,6 +95,7 @@ class TensorSink:
         self._allowed = allowed
         self._overrides = overrides
         self._plan_only = plan_only
+        self._imatrix = imatrix
         self._progress = progress
         self._begun: _Begun | None = None
         self.written: list[Written] = []
@@ -109,9 +114,11 @@ class TensorSink:
         """
         if self._plan_only:
             sources = _sources(writer)
+            types = self._types(writer, sources)
+            importance_of(self._imatrix, sources, types)  # refuses one that does not fit
             self.written = [
                 Written(layout.file_type, output.path, layout.size, "", _count_types(layout))
-                for layout, output in self._layouts(writer, sources, self._types(writer, sources))
+                for layout, output in self._layouts(writer, sources, types)
             ]
             return
         begun = self._still_valid(writer) or self._encode(writer)
@@ -139,6 +146,7 @@ class TensorSink:
         stream = TensorStream(
             sources,
             types,
+            importance=importance_of(self._imatrix, sources, types),
             kernels=self._kernels,
             threads=self._threads,
             allowed=self._allowed,
@@ -163,7 +171,7 @@ class TensorSink:
         shapes = [TensorShape(source.name, source.dimensions, source.columns) for source in sources]
         all_types: list[Types] = []
         for output in self._outputs:
-            chosen = choose_types(output.quantization, shapes, traits)
+            chosen = choose_types(output.quantization, shapes, traits, has_imatrix=self._imatrix is not None)
             types: dict[str, TensorType] = {}
             for source in sources:
                 if not source.encoded:
@@ -177,7 +185,7 @@ class TensorSink:
     ) -> list[tuple[FileLayout, Output]]:
         pairs = self._pairs(writer.kv_data[0])
         return [
-            (plan_file(output.quantization, sources, chosen, pairs, writer._pack_val), output)
+            (plan_file(output.quantization, sources, chosen, pairs, writer._pack_val, self._imatrix), output)
             for output, chosen in zip(self._outputs, types, strict=True)
         ]
 

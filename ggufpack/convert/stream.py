@@ -17,9 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ggufpack.convert.importance import encode_with_importance
 from ggufpack.convert.size import AHEAD_BYTES
 from ggufpack.convert.sources import FLOAT_OF_TYPE, Rows, TensorSource, Witness
 from ggufpack.convert.values import check_encoded, check_source
+from ggufpack.quantize.imatrix_files import Floats
 from ggufpack.quantize.kernels import Encoded, Kernels
 from ggufpack.quantize.types import TensorType
 
@@ -58,6 +60,7 @@ class TensorStream:
     Args:
         sources: the tensors, in file order.
         types: of each output: what each tensor is encoded as.
+        importance: float32 (experts, columns) of the tensors that have any.
         kernels: the encoders.
         threads: that encode.
         allowed: finding ids of value problems that are accepted (``values``).
@@ -69,6 +72,7 @@ class TensorStream:
         sources: Sequence[TensorSource],
         types: Sequence[Types],
         *,
+        importance: Mapping[str, Floats],
         kernels: Kernels,
         threads: int,
         allowed: Collection[str],
@@ -76,6 +80,7 @@ class TensorStream:
     ) -> None:
         self._sources = sources
         self._types = types
+        self._importance = importance
         self._kernels = kernels
         self._allowed = allowed
         self._progress = progress
@@ -134,14 +139,16 @@ class TensorStream:
                 self._add(source, data.nbytes, self._pool.submit(self._pass_on, source, data))
             else:
                 types = [types[source.name] for types in self._types]
+                first_row = 0
                 for rows in source.rows(witness):
                     rows.announce()
                     size = sum(kind.size(rows.view.numel()) for kind in types)
                     self._ahead.take(size)
                     self._waiting.acquire()
-                    future = self._pool.submit(self._encode, source, rows, types)
+                    future = self._pool.submit(self._encode, source, rows, types, first_row)
                     future.add_done_callback(lambda _: self._waiting.release())
                     self._add(source, size, future)
+                    first_row += rows.view.numel() // source.columns
             source.release()
 
     def _add(self, source: TensorSource, size: int, encoded: Future[list[Encoded]]) -> None:
@@ -153,7 +160,9 @@ class TensorStream:
         self._count(source.weights, source.name)
         return [data] * len(self._types)
 
-    def _encode(self, source: TensorSource, rows: Rows, types: Sequence[TensorType]) -> list[Encoded]:
+    def _encode(
+        self, source: TensorSource, rows: Rows, types: Sequence[TensorType], first_row: int
+    ) -> list[Encoded]:
         view = rows.view
         rows.populate()
         outputs = [(kind, np.empty(kind.size(view.numel()), dtype=np.uint8)) for kind in types]
@@ -163,7 +172,21 @@ class TensorStream:
         with torch.inference_mode():
             weights = view.contiguous().view(_AS_NUMPY[view.dtype]).numpy()
         source_type = _SOURCE_TYPE[view.dtype]
-        largest = self._kernels.encode(weights, source_type, source.columns, outputs, middle=middle)
+        importance = self._importance.get(source.name)
+        if importance is None:
+            largest = self._kernels.encode(weights, source_type, source.columns, outputs, middle=middle)
+        else:
+            largest = encode_with_importance(
+                self._kernels,
+                weights,
+                source_type,
+                outputs,
+                middle=middle,
+                importance=importance,
+                rows_per_expert=source.shape[-2],
+                first_row=first_row,
+                name=source.name,
+            )
         check_source(source.name, largest, view, stored, self._allowed)
         for kind, encoded in outputs:
             check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)

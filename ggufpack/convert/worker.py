@@ -85,6 +85,7 @@ class Converter:
         import torch
 
         from ggufpack.convert.sink import Output, TensorSink, capturing_writer
+        from ggufpack.quantize.imatrix import load_imatrix
         from ggufpack.quantize.kernels import load_kernels
 
         guard_pretrained(trusted=job.trust_remote_code, imports=self._imports)
@@ -95,6 +96,7 @@ class Converter:
             allowed=job.allowed,
             overrides=job.overrides,
             plan_only=job.plan_only,
+            imatrix=None if job.imatrix is None else load_imatrix(job.imatrix),
             progress=reporter.progress,
         )
         intermediate = {
