@@ -36,6 +36,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.one_pass
+	$(BIN)/python -m benchmarks.ollama_create
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.kernels
 
 # names and versions only: no addresses, no hashes of one index; for every Python from 3.10 on
 constraints: $(READY)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ggufpack.errors import GgufpackError as GgufpackError
     from ggufpack.pipeline import build as build
+    from ggufpack.pipeline import open_worker as open_worker
     from ggufpack.pipeline import plan as plan
     from ggufpack.spec import BuildResult as BuildResult
     from ggufpack.spec import BuildSpec as BuildSpec
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "build": "ggufpack.pipeline",
+    "open_worker": "ggufpack.pipeline",
     "plan": "ggufpack.pipeline",
     "BuildResult": "ggufpack.spec",
     "BuildSpec": "ggufpack.spec",

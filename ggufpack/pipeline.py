@@ -65,6 +65,7 @@ def build(
     allow: Sequence[str] = (),
     threads: int | None = None,
     imatrix: str | os.PathLike[str] | None = None,
+    worker: Worker | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
     """Package a checkpoint for Ollama. Prints nothing; safe in threads.
@@ -86,6 +87,8 @@ def build(
         allow: finding ids that would stop the build and are accepted.
         threads: quantisation threads.
         imatrix: importance matrix file for the quantiser, as llama-imatrix writes it.
+        worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
+            open; ``None`` starts one for this build.
         on_event: gets ``spec.Event``s.
 
     Raises:
@@ -110,15 +113,24 @@ def build(
         threads=threads,
         imatrix=None if imatrix is None else Path(imatrix),
     )
-    return run(spec, on_event or ignore_event)
+    return run(spec, on_event or ignore_event, worker)
 
 
-def run(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildResult:
+def open_worker() -> Worker:
+    """A conversion process for many builds, one after the other: a context manager.
+
+    Raises:
+        VendorError: the vendored converter is missing and cannot be fetched.
+    """
+    return Worker(vendoring.require())
+
+
+def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker | None = None) -> BuildResult:
     """Carry out a spec. As ``build``, which makes the spec from plain arguments."""
     target = _target(spec)
     check_free(target.folder, overwrite=spec.overwrite)
     with contextlib.ExitStack() as stack:
-        making = _Making.begin(spec, target, on_event, stack)
+        making = _Making.begin(spec, target, on_event, stack, worker)
         folder = stack.enter_context(package_folder(target.folder))
         converted = making.convert(folder.working)
         modelfiles = making.write_modelfiles(converted.files, folder.working)
@@ -260,14 +272,23 @@ class _Making:
     server: OllamaServer | None
     checkpoint: Checkpoint
     worker: Worker
+    worker_is_own: bool
     prompt: Prompt
     imatrix: Mapping[str, object] | None
 
     @classmethod
     def begin(
-        cls, spec: BuildSpec, target: _Target, on_event: EventHandler, stack: contextlib.ExitStack
+        cls,
+        spec: BuildSpec,
+        target: _Target,
+        on_event: EventHandler,
+        stack: contextlib.ExitStack,
+        given: Worker | None = None,
     ) -> _Making:
-        """Everything that can fail early: the matrix, the server, the checkpoint, the chat template."""
+        """Everything that can fail early: the matrix, the server, the checkpoint, the chat template.
+
+        A ``given`` worker stays open; otherwise one is started, and closed with the stack.
+        """
         log = StageLog(on_event, spec.allow)
         imatrix = None if spec.imatrix is None else load_imatrix(spec.imatrix).to_json()
         server = find_server(spec)
@@ -279,12 +300,13 @@ class _Making:
             checkpoint = open_checkpoint(spec.checkpoint)
             log.add(checkpoint.findings)
         with log.stage(Stage.VENDOR, "Checking the converter"):
-            worker = stack.enter_context(Worker(vendoring.require(log.on_event)))
+            vendor = vendoring.require(log.on_event)
+            worker = stack.enter_context(Worker(vendor)) if given is None else given
             worker.start()  # it imports its libraries while the chat template is learned
         with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
             prompt = prepare_prompt(checkpoint, spec.template, None if server is None else server.version)
             log.add(prompt.findings)
-        return cls(spec, target, log, stack, server, checkpoint, worker, prompt, imatrix)
+        return cls(spec, target, log, stack, server, checkpoint, worker, given is None, prompt, imatrix)
 
     def convert(self, folder: Path, *, plan_only: bool = False) -> Converted:
         """Write the GGUF files to ``folder``."""
@@ -304,7 +326,8 @@ class _Making:
             try:
                 return self.worker.convert(job, self.log.weights_done)
             finally:
-                self.worker.close()  # its memory is the verification's now
+                if self.worker_is_own:
+                    self.worker.close()  # its memory is the verification's now
 
     def modelfile(self, quantization: str) -> Modelfile:
         """The Modelfile of one file."""

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._imports = Imports.LIGHT
         self._ready = False
+        self._lock = threading.Lock()  # one job at a time
 
     def __enter__(self) -> Worker:
         return self
@@ -87,6 +89,10 @@ class Worker:
 
     def start(self) -> None:
         """Start the process; its imports take seconds in which the caller has other work."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
         if self._process is None:
             self._launch()
 
@@ -113,7 +119,8 @@ class Worker:
         final = {name: path.absolute() for name, path in job.outputs}
         temporary = {name: _temporary(path) for name, path in final.items()}
         try:
-            done = self._run(replace(job, outputs=tuple(temporary.items())), on_progress)
+            with self._lock:
+                done = self._run(replace(job, outputs=tuple(temporary.items())), on_progress)
             files = [GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"]]
             if not job.plan_only:
                 for file in files:
@@ -151,7 +158,7 @@ class Worker:
             self._imports = Imports.ALL
 
     def _send(self, job: Job) -> None:
-        self.start()
+        self._start()
         if not self._ready and next(self._events, {"event": None})["event"] != "ready":
             raise self._died()
         self._ready = True

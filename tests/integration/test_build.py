@@ -209,6 +209,21 @@ def test_overwrite_keeps_the_good_model_when_the_new_one_fails(
     assert server.show("kept").system == "You are a pirate."
 
 
+def test_one_worker_for_several_builds(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"output": tmp_path, "register": False, "verify": "none"}
+    with ggufpack.open_worker() as worker:
+        pids = []
+        for name, kind in (("first", "Q8_0"), ("second", "F16")):
+            ggufpack.build(tiny_model("llama-spm"), name=name, quantization=kind, worker=worker, **options)
+            process = worker._process
+            assert process is not None
+            pids.append(process.pid)
+        assert pids[0] == pids[1] == process.pid
+        assert process.poll() is None, "a build leaves it running"
+    assert process.poll() is not None
+    assert (tmp_path / "second" / "second-F16.gguf").is_file()
+
+
 @pytest.mark.engine
 def test_without_a_server_the_embedded_engine_verifies(smollm2: Path, tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
