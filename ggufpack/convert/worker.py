@@ -88,10 +88,12 @@ class Converter:
         from ggufpack.quantize.imatrix import load_imatrix
         from ggufpack.quantize.kernels import load_kernels
 
+        kernels = load_kernels()
+        logging.getLogger("ggufpack").info("kernels: %s", kernels.name)
         guard_pretrained(trusted=job.trust_remote_code, imports=self._imports)
         sink = TensorSink(
             [Output(quantization, path) for quantization, path in job.outputs],
-            kernels=load_kernels(),
+            kernels=kernels,
             threads=job.threads,
             allowed=job.allowed,
             overrides=job.overrides,

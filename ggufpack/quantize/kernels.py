@@ -66,6 +66,9 @@ class Kernels(Protocol):
         Returns:
             the largest magnitude after rounding to ``middle``; NaN when any weight is NaN, infinity
             when one is infinite.
+
+        Raises:
+            ValueError: an array is not contiguous, or an output is too small.
         """
         ...
 
@@ -109,6 +112,7 @@ class ReferenceKernels:
         importance: npt.NDArray[np.float32] | None = None,
     ) -> float:
         """See ``Kernels.encode``."""
+        _check_arrays(weights, outputs)
         wide = _widened(weights.reshape(-1), source)
         if middle not in (TensorType.F32, source):
             rounded = np.empty(wide.size, _STORED[middle])
@@ -174,6 +178,7 @@ class NativeKernels:
         importance: npt.NDArray[np.float32] | None = None,
     ) -> float:
         """See ``Kernels.encode``."""
+        _check_arrays(weights, outputs)
         if importance is not None:
             return self._reference.encode(
                 weights, source, columns, outputs, middle=middle, importance=importance
@@ -193,6 +198,16 @@ class NativeKernels:
     def is_valid(self, encoded: Encoded, tensor_type: TensorType) -> bool:
         """See ``Kernels.is_valid``."""
         return self._reference.is_valid(encoded, tensor_type)
+
+
+def _check_arrays(weights: npt.NDArray[Any], outputs: Sequence[tuple[TensorType, Encoded]]) -> None:
+    """Refuse what C code would read or write past its end."""
+    if not weights.flags.c_contiguous:
+        raise ValueError("the weights are not contiguous")
+    for tensor_type, out in outputs:
+        size = tensor_type.size(weights.size)
+        if not out.flags.c_contiguous or out.nbytes < size:
+            raise ValueError(f"{tensor_type.name} needs {size} contiguous bytes, not {out.nbytes}")
 
 
 def available_kernels() -> tuple[str, ...]:

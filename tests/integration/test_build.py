@@ -212,15 +212,14 @@ def test_overwrite_keeps_the_good_model_when_the_new_one_fails(
 def test_one_worker_for_several_builds(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     options: dict[str, Any] = {"output": tmp_path, "register": False, "verify": "none"}
     with ggufpack.open_worker() as worker:
-        pids = []
+        processes = []
         for name, kind in (("first", "Q8_0"), ("second", "F16")):
             ggufpack.build(tiny_model("llama-spm"), name=name, quantization=kind, worker=worker, **options)
-            process = worker._process
-            assert process is not None
-            pids.append(process.pid)
-        assert pids[0] == pids[1] == process.pid
-        assert process.poll() is None, "a build leaves it running"
-    assert process.poll() is not None
+            assert worker._process is not None
+            processes.append(worker._process)
+        assert processes[0] is processes[1]
+        assert processes[0].poll() is None, "a build leaves it running"
+    assert processes[0].poll() is not None
     assert (tmp_path / "second" / "second-F16.gguf").is_file()
 
 

@@ -365,3 +365,14 @@ def test_the_native_kernels_are_tested() -> None:
     """Where the extension was built: it is built wherever there is a compiler."""
     assert VARIANTS
     assert VARIANTS[-1] == "generic"
+
+
+@pytest.mark.parametrize("name", available_kernels())
+def test_arrays_that_c_would_overrun_are_refused(name: str) -> None:
+    weights = np.ones(512, dtype=np.float32)
+    with pytest.raises(ValueError, match="Q4_K needs 288 contiguous bytes, not 287"):
+        load_kernels(name).encode(weights, TensorType.F32, 256, [(TensorType.Q4_K, np.empty(287, np.uint8))])
+    with pytest.raises(ValueError, match="not contiguous"):
+        load_kernels(name).encode(
+            weights[::2], TensorType.F32, 256, [(TensorType.Q8_0, np.empty(999, np.uint8))]
+        )
