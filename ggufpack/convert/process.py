@@ -37,6 +37,7 @@ _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # it would say that PyTorch is missing (libraries.py)
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",  # a training process may hold the GPU: the worker must not touch it
     "PYTHONHASHSEED": "0",  # the converter iterates over sets
