@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
@@ -31,30 +30,14 @@ FLOAT_OF_TYPE = {
 WITNESS_WEIGHTS = 1 << 22
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Whole rows of one tensor: a view of any strides, in the source dtype.
 
-    ``parts`` are the mapped files it looks into; ``None`` when it was computed.
+    ``parts`` are the mapped files it looks into: none when it was computed.
     """
 
     view: torch.Tensor
-    parts: MappedParts | None
-
-    def announce(self) -> None:
-        """They are needed soon."""
-        if self.parts is not None:
-            self.parts.announce(self.view)
-
-    def populate(self) -> None:
-        """They are needed now."""
-        if self.parts is not None:
-            self.parts.populate(self.view)
-
-    def give_back(self) -> None:
-        """They are not needed any more."""
-        if self.parts is not None:
-            self.parts.give_back(self.view)
+    parts: MappedParts
 
 
 class TensorSource:
@@ -104,19 +87,23 @@ class TensorSource:
                 f"The converter promised {self.weights} weights for {self.name}, not {done}.", key=self.name
             )
 
-    def _views(self, witness: Witness) -> Iterator[tuple[torch.Tensor, MappedParts | None]]:
+    def _views(self, witness: Witness) -> Iterator[tuple[torch.Tensor, MappedParts]]:
+        computed = MappedParts()
         if isinstance(self._tensor, gguf.LazyChunkedTensor):  # its chunks are callables: float32 rows
             for chunk in self._tensor._chunks:
-                yield torch.from_numpy(chunk()), None
+                yield torch.from_numpy(chunk()), computed
         elif isinstance(self._tensor, np.ndarray):  # made at once; BF16 arrives as bytes
             array = torch.from_numpy(np.ascontiguousarray(self._tensor))
-            yield array.view(FLOAT_OF_TYPE[self.stored_type]) if array.dtype == torch.uint8 else array, None
+            yield (
+                array.view(FLOAT_OF_TYPE[self.stored_type]) if array.dtype == torch.uint8 else array,
+                computed,
+            )
         else:
             node, parts = self._torch_node(), MappedParts()
             try:
                 views = self._plain_views(node, parts)
             except NotPlainError:
-                yield evaluate(node), None
+                yield evaluate(node), computed
             else:
                 witness.check(self, node, views)
                 for view in views:

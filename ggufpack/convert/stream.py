@@ -30,11 +30,7 @@ Types = Mapping[str, TensorType]
 
 # as numpy sees a view: it has no bfloat16
 _AS_NUMPY = {torch.float32: torch.float32, torch.float16: torch.float16, torch.bfloat16: torch.int16}
-_SOURCE_TYPE = {
-    torch.float32: TensorType.F32,
-    torch.float16: TensorType.F16,
-    torch.bfloat16: TensorType.BF16,
-}
+_SOURCE_TYPE = {dtype: TensorType(int(kind)) for kind, dtype in FLOAT_OF_TYPE.items()}
 
 
 class Block(NamedTuple):
@@ -141,7 +137,7 @@ class TensorStream:
                 types = [types[source.name] for types in self._types]
                 first_row = 0
                 for rows in source.rows(witness):
-                    rows.announce()
+                    rows.parts.announce(rows.view)
                     size = sum(kind.size(rows.view.numel()) for kind in types)
                     self._ahead.take(size)
                     self._waiting.acquire()
@@ -164,7 +160,7 @@ class TensorStream:
         self, source: TensorSource, rows: Rows, types: Sequence[TensorType], first_row: int
     ) -> list[Encoded]:
         view = rows.view
-        rows.populate()
+        rows.parts.populate(view)
         outputs = [(kind, np.empty(kind.size(view.numel()), dtype=np.uint8)) for kind in types]
         # what the converter's 16-bit file would hold, so that both ways give the same bytes
         stored = FLOAT_OF_TYPE[source.stored_type]
@@ -190,7 +186,7 @@ class TensorStream:
         check_source(source.name, largest, view, stored, self._allowed)
         for kind, encoded in outputs:
             check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)
-        rows.give_back()
+        rows.parts.give_back(view)
         self._count(view.numel(), source.name)
         return [encoded for _, encoded in outputs]
 

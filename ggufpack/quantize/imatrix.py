@@ -6,17 +6,16 @@ What ``llama-imatrix`` writes, used by llama.cpp's rules (tools/quantize/quantiz
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from ggufpack.errors import ImportanceMatrixError, UsageError
+from ggufpack.packages import sha256_of
 from ggufpack.quantize.imatrix_files import DamagedFileError, Floats, read_contents
 
 # llama-quantize goes through a buffer of 128 bytes (llama_model_kv_override::val_str)
@@ -128,7 +127,7 @@ def load_imatrix(path: Path) -> ImportanceMatrix:
             contents = read_contents(file, os.fstat(file.fileno()).st_size)
             _check_values(contents.entries)
             file.seek(0)
-            digest = _digest(file)
+            digest = sha256_of(file)
     except OSError as error:
         why = error.strerror or str(error)
         raise UsageError(
@@ -154,10 +153,3 @@ def _check_values(entries: Mapping[str, Floats]) -> None:
             raise DamagedFileError(f"{name} holds NaN or infinity")
         if values.min() < 0:
             raise DamagedFileError(f"{name} holds a negative mean of squares")
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

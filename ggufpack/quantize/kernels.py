@@ -178,11 +178,11 @@ class NativeKernels:
         importance: npt.NDArray[np.float32] | None = None,
     ) -> float:
         """See ``Kernels.encode``."""
-        _check_arrays(weights, outputs)
         if importance is not None:
             return self._reference.encode(
                 weights, source, columns, outputs, middle=middle, importance=importance
             )
+        _check_arrays(weights, outputs)
         largest: float = self._encode(
             weights.ctypes.data,
             int(source),
