@@ -21,6 +21,7 @@ from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
 from ggufpack.progress import StageLog
+from ggufpack.proofs import VERIFY_LEVELS, Verification, VerifyLevel
 from ggufpack.quantize.imatrix import load_imatrix
 from ggufpack.quantize.types import parse_file_types
 from ggufpack.registry import OllamaServer, StagedModel, refuse_existing, stage_model
@@ -28,7 +29,6 @@ from ggufpack.registry.names import latest, suggested, tagged, validate
 from ggufpack.report.record import make_record, write_record
 from ggufpack.spec import (
     DEFAULT_QUANTIZATION,
-    VERIFY_LEVELS,
     BuildPlan,
     BuildResult,
     BuildSpec,
@@ -38,8 +38,6 @@ from ggufpack.spec import (
     Package,
     PlannedFile,
     Stage,
-    Verification,
-    VerifyLevel,
     ignore_event,
 )
 from ggufpack.verification.findings import not_registered

@@ -12,8 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-VerifyLevel = Literal["none", "prompts", "smoke", "fidelity"]
-VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity")
+from ggufpack.proofs import Verification, VerifyLevel
+
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
 
@@ -185,60 +185,6 @@ class Package:
     folder: Path
     files: tuple[GgufFile, ...]
     modelfiles: Mapping[str, Path]
-
-
-@dataclass(frozen=True)
-class PromptCase:
-    """One conversation: what the checkpoint's template gives against what the engine gives.
-
-    ``actual`` is ``None`` when the engine refused; ``expected_tokens`` and ``actual_tokens`` are
-    prompt lengths in tokens, ``None`` where they were not compared.
-    """
-
-    name: str
-    equal: bool
-    expected: str
-    actual: str | None
-    expected_tokens: int | None = None
-    actual_tokens: int | None = None
-    detail: str | None = None
-
-
-@dataclass(frozen=True)
-class SmokeResult:
-    """One deterministic generation. ``leaked`` are special tokens found in the text."""
-
-    ok: bool
-    text: str
-    done_reason: str
-    generated_tokens: int
-    leaked: tuple[str, ...] = ()
-    detail: str | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What was proven about one registered model or GGUF, and by which engine."""
-
-    model: str
-    engine: str
-    level: VerifyLevel
-    prompts: tuple[PromptCase, ...] = ()
-    smoke: SmokeResult | None = None
-
-    @property
-    def checked(self) -> bool:
-        """Whether anything was checked at all."""
-        return bool(self.prompts) or self.smoke is not None
-
-    @property
-    def passed(self) -> bool:
-        """Whether everything that was checked is as trained. Nothing checked is not passed."""
-        return (
-            self.checked
-            and all(case.equal for case in self.prompts)
-            and (self.smoke is None or self.smoke.ok)
-        )
 
 
 @dataclass(frozen=True)

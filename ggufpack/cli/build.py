@@ -11,7 +11,8 @@ from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, rep
 from ggufpack.cli.options import build_options, make_spec
 
 if TYPE_CHECKING:
-    from ggufpack.spec import BuildResult, BuildSpec, Verification
+    from ggufpack.proofs import Verification
+    from ggufpack.spec import BuildResult, BuildSpec
 
 
 @click.command(cls=ReportingCommand)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ggufpack.engine.protocol import Engine, Message
-from ggufpack.spec import EventHandler, Verification, VerifyLevel, ignore_event
+from ggufpack.proofs import Verification, VerifyLevel
+from ggufpack.spec import EventHandler, ignore_event
 from ggufpack.verification.conversations import SMOKE_MESSAGES
 from ggufpack.verification.prompts import ExpectedPrompt, TokenCounter, check_prompts
 from ggufpack.verification.smoke import DEFAULT_MAX_TOKENS, run_smoke

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ggufpack.spec import SmokeResult
+from ggufpack.proofs import SmokeResult
 
 
 def check_embedding(vector: Sequence[float]) -> SmokeResult:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ggufpack.spec import Finding, PromptCase, Severity, SmokeResult, Verification, VerifyLevel
+from ggufpack.proofs import PromptCase, SmokeResult, Verification, VerifyLevel
+from ggufpack.spec import Finding, Severity
 
 SHOWN_PROMPTS = 3
 

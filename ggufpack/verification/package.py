@@ -10,7 +10,8 @@ from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.engine.protocol import Message
 from ggufpack.modelfile.model import Modelfile
-from ggufpack.spec import EventHandler, Finding, Verification, VerifyLevel
+from ggufpack.proofs import Verification, VerifyLevel
+from ggufpack.spec import EventHandler, Finding
 from ggufpack.verification import verify
 from ggufpack.verification.embedding import check_embedding
 from ggufpack.verification.findings import encoder_not_run, findings_of, template_not_run

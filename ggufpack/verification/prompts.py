@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from ggufpack.engine.protocol import Engine, Message
 from ggufpack.errors import GgufpackError
-from ggufpack.spec import EventHandler, Progress, PromptCase, Stage, ignore_event
+from ggufpack.proofs import PromptCase
+from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.verification.conversations import CONVERSATIONS, Conversation
 
 ExpectedPrompt = Callable[[Sequence[Message]], "str | None"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ggufpack.engine.protocol import Engine, Message
-from ggufpack.spec import SmokeResult
+from ggufpack.proofs import SmokeResult
 from ggufpack.verification.conversations import SMOKE_MESSAGES
 
 DEFAULT_MAX_TOKENS = 128

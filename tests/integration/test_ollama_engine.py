@@ -15,8 +15,8 @@ from ggufpack import resources
 from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.engine.protocol import Message
 from ggufpack.packages import cache_folder, download, read_lock
+from ggufpack.proofs import Verification
 from ggufpack.registry.server import OllamaServer
-from ggufpack.spec import Verification
 from ggufpack.verification import verify
 from ggufpack.verification.findings import findings_of
 from ggufpack.verification.tokens import special_texts, token_counter

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ggufpack.spec import (
-    BuildPlan,
-    BuildResult,
-    Finding,
-    GgufFile,
-    Package,
-    PlannedFile,
-    PromptCase,
-    Severity,
-    SmokeResult,
-    Stage,
-    Verification,
-)
+from ggufpack.proofs import PromptCase, SmokeResult, Verification
+from ggufpack.spec import BuildPlan, BuildResult, Finding, GgufFile, Package, PlannedFile, Severity, Stage
 
 EQUAL = PromptCase("one", True, "<a>", "<a>", 3, 3)
 DIFFERENT = PromptCase("two", False, "<a>", "<b>", detail="at character 1")

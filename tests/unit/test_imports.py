@@ -16,6 +16,7 @@ import ggufpack
 PACKAGE = Path(ggufpack.__file__).parent
 # DESIGN §2: a module of ggufpack imports only what stands before it, or beside it in its own package
 ORDER = (
+    "proofs",
     "spec",
     "errors",
     "resources",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufpack.spec import PromptCase, SmokeResult
+from ggufpack.proofs import PromptCase, SmokeResult
 from tests.unit.builders import BAD, DIFFERENT, EQUAL, GOOD, plan, result, verification
 
 FINDING = {

@@ -11,16 +11,8 @@ from click.testing import CliRunner, Result
 from ggufpack import pipeline
 from ggufpack.cli.main import main
 from ggufpack.errors import VerificationError
-from ggufpack.spec import (
-    BuildPlan,
-    BuildResult,
-    BuildSpec,
-    Event,
-    EventHandler,
-    FindingRaised,
-    Note,
-    Verification,
-)
+from ggufpack.proofs import Verification
+from ggufpack.spec import BuildPlan, BuildResult, BuildSpec, Event, EventHandler, FindingRaised, Note
 from tests.unit.builders import BAD, DIFFERENT, EQUAL, FINDING, plan, result, verification
 
 OUT = Path("out/m")

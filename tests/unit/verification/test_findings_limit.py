@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ggufpack.spec import PromptCase, Verification
+from ggufpack.proofs import PromptCase, Verification
 from ggufpack.verification.findings import SHOWN_PROMPTS, findings_of
 
 

@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from ggufpack.engine.protocol import Engine, Generation, Message
 from ggufpack.errors import CheckpointFileError, ServerResponseError
-from ggufpack.spec import Event, Progress, Severity, SmokeResult, Verification
+from ggufpack.proofs import SmokeResult, Verification
+from ggufpack.spec import Event, Progress, Severity
 from ggufpack.verification import verify
 from ggufpack.verification.conversations import CONVERSATIONS, SMOKE_MESSAGES
 from ggufpack.verification.findings import findings_of
