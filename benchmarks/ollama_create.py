@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.checkpoint import billion_checkpoint
 from ggufpack import vendoring
-from ggufpack.convert.process import Worker, usable_cpus
+from ggufpack.child import usable_cpus
+from ggufpack.convert.process import Worker
 from ggufpack.convert.protocol import Job
 from tests.support import oracle
 from tests.support.cache import say

@@ -8,7 +8,7 @@ from pathlib import Path
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.chat_template.stops import end_tokens
 from ggufpack.checkpoint import Checkpoint
-from ggufpack.convert.process import usable_cpus
+from ggufpack.child import usable_cpus
 from ggufpack.convert.protocol import Job
 from ggufpack.convert.size import AHEAD_BYTES, CHUNK_WEIGHTS
 

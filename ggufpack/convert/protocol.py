@@ -1,8 +1,4 @@
-"""What the parent and the worker say to each other: one JSON object a line.
-
-Parent to worker (standard input): ``Job``. Worker to parent (a pipe of its own, so that no
-library's print can break it): ``{"event": "ready" | "phase" | "progress" | "done" | "error", …}``.
-"""
+"""What the parent asks of the worker (``ggufpack.child``): one ``Job`` a line."""
 
 from __future__ import annotations
 

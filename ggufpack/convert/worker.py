@@ -1,4 +1,4 @@
-"""The worker process: ``python -m ggufpack.convert.worker VENDOR BYTECODE EVENT_FD IMPORTS``.
+"""The worker process: ``python -m ggufpack.convert.worker EVENT_FD VENDOR BYTECODE IMPORTS``.
 
 Takes jobs from standard input until it closes. torch and transformers are loaded once, so a
 batch pays for them once; IMPORTS says how much of transformers (``libraries.Imports``).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import resource
@@ -17,38 +16,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggufpack.child import Reporter, leave
 from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
 from ggufpack.convert.libraries import Imports, load_libraries
 from ggufpack.convert.protocol import Job
-from ggufpack.errors import GgufpackError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ggufpack.convert.sink import TensorSink, Written
-
-PROGRESS_SECONDS = 0.1
-
-
-class Reporter:
-    """Writes events to the parent."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._stream = os.fdopen(descriptor, "w", encoding="utf-8")
-        self._last = 0.0
-
-    def send(self, event: str, **values: Any) -> None:
-        """One event, at once."""
-        self._stream.write(json.dumps({"event": event, **values}) + "\n")
-        self._stream.flush()
-
-    def progress(self, done: int, total: int, item: str) -> None:
-        """Progress in weights, at most ten times a second, and the last one always."""
-        now = time.monotonic()
-        if done == total or now - self._last >= PROGRESS_SECONDS:
-            self._last = now
-            self.send("progress", done=done, total=total, item=item)
 
 
 class Converter:
@@ -155,8 +132,6 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     # the encoders need the interpreter for moments only, while the vocabulary is read in Python
     sys.setswitchinterval(0.0005)
     reporter = Reporter(descriptor)
-    # what libraries print is part of the log, not of the protocol
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     started = time.perf_counter()
     converter = Converter(vendor, bytecode, imports)
@@ -170,7 +145,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
             reporter.send("restart", reason=str(needed.__cause__))
         except (Exception, SystemExit) as error:  # a few architectures call sys.exit
             logging.getLogger("ggufpack").exception("conversion failed")
-            _report(reporter, explain(error, job.checkpoint))
+            reporter.error(explain(error, job.checkpoint))
         else:
             files = [
                 {
@@ -186,19 +161,6 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
         gc.collect()
 
 
-def _report(reporter: Reporter, error: GgufpackError) -> None:
-    reporter.send(
-        "error",
-        type=type(error).__name__,
-        problem=error.problem,
-        action=error.action,
-        path=None if error.path is None else str(error.path),
-        key=error.key,
-        finding=error.finding,
-    )
-
-
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Imports(sys.argv[4]))
-    sys.stderr.flush()
-    os._exit(0)  # tearing torch down takes half a second, and nothing is open
+    run(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[1]), Imports(sys.argv[4]))
+    leave()

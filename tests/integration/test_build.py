@@ -215,11 +215,11 @@ def test_one_worker_for_several_builds(tiny_model: Callable[[str], Path], tmp_pa
         processes = []
         for name, kind in (("first", "Q8_0"), ("second", "F16")):
             ggufpack.build(tiny_model("llama-spm"), name=name, quantization=kind, worker=worker, **options)
-            assert worker._process is not None
-            processes.append(worker._process)
-        assert processes[0] is processes[1]
-        assert processes[0].poll() is None, "a build leaves it running"
-    assert processes[0].poll() is not None
+            assert worker.pid is not None
+            processes.append(worker.pid)
+        assert processes[0] == processes[1]
+        assert psutil.pid_exists(processes[0]), "a build leaves it running"
+    assert not psutil.pid_exists(processes[0])
     assert (tmp_path / "second" / "second-F16.gguf").is_file()
 
 

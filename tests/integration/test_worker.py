@@ -21,8 +21,7 @@ import psutil
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 
-from ggufpack import vendoring
-from ggufpack.convert import process
+from ggufpack import child, vendoring
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import (
@@ -181,7 +180,7 @@ def test_two_workers_at_once_with_other_hash_seeds_write_the_same(
     change_json(checkpoint / "tokenizer_config.json", lambda c: c.update(chat_template=templates))
     with Worker(vendoring.require()) as first, Worker(vendoring.require()) as second:
         for seed, worker in (("1", first), ("2", second)):
-            monkeypatch.setitem(process._OFFLINE, "PYTHONHASHSEED", seed)
+            monkeypatch.setitem(child._ENVIRONMENT, "PYTHONHASHSEED", seed)
             convert(worker, checkpoint, out, "F16", plan_only=True)
         assert len(workers_running()) >= 2
         folders = [out / "1", out / "2"]
@@ -480,8 +479,8 @@ def test_one_process_until_a_failure(small: Path, out: Path, tmp_path: Path) -> 
 
 def workers_of(worker: Worker) -> list[psutil.Process]:
     """The shared worker of this module may be running as well."""
-    assert worker._process is not None
-    return [child for child in workers_running() if child.pid == worker._process.pid]
+    assert worker.pid is not None
+    return [child for child in workers_running() if child.pid == worker.pid]
 
 
 class Interruption:
@@ -525,7 +524,7 @@ def test_a_worker_that_ends_in_the_middle_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process, "KILL_SECONDS", 1.0)
+    monkeypatch.setattr(child, "KILL_SECONDS", 1.0)
     monkeypatch.setenv("GGUFPACK_KERNELS", "reference")  # the others are done before one can look
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.convert.process import Converted, Worker, usable_cpus
+from ggufpack.child import usable_cpus
+from ggufpack.convert.process import Converted, Worker
 from ggufpack.convert.protocol import Job
 from tests.support import oracle
 

@@ -19,6 +19,7 @@ ORDER = (
     "proofs",
     "spec",
     "errors",
+    "child",
     "resources",
     "packages",
     "vendoring",

@@ -7,8 +7,8 @@ import pytest
 
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint, open_checkpoint
+from ggufpack.child import usable_cpus
 from ggufpack.convert.job import conversion_job, intermediate_precision, memory_needed
-from ggufpack.convert.process import usable_cpus
 from ggufpack.convert.protocol import Job
 from tests.unit.checkpoint.builders import make_checkpoint
 

@@ -1,0 +1,256 @@
+"""A module of ours in a process of its own, and what both sides say: one JSON object a line.
+
+Parent to child (standard input): requests. Child to parent (a pipe of its own, so that no library's
+print can break it): ``{"event": "ready" | "progress" | "done" | "error" | …, …}``, "ready" first. What
+the child prints is its log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ggufpack import errors
+from ggufpack.errors import GgufpackError
+
+OnProgress = Callable[[int, int, str], None]
+KILL_SECONDS = 5.0
+LOG_LINES = 40
+PROGRESS_SECONDS = 0.1
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # it would say that PyTorch is missing (convert/libraries.py)
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",  # the converter iterates over sets
+    "PYTHONUNBUFFERED": "1",
+    # glibc gives large buffers back at once: 50 MB less at the peak than with its moving threshold
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+}
+# a training process may hold the GPU: a child must not touch it unless it is told to
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+class Child:
+    """Parent side. A context manager; leaving it ends the process.
+
+    It runs in an empty folder (no module of the caller's can be imported by accident) and in a process
+    group of its own, so that Ctrl-C reaches the parent alone, which then ends the child and cleans up.
+
+    Args:
+        module: ``"ggufpack.convert.worker"``; it gets the number of the event pipe, then ``arguments``.
+        arguments: of the module.
+        error: raised when the process dies; ``what`` names it: ``"conversion worker"``.
+        gpu: whether it may see the GPUs.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        what: str,
+        error: type[GgufpackError],
+        gpu: bool = False,
+    ) -> None:
+        self._command = [sys.executable, "-m", module]
+        self._arguments = tuple(arguments)
+        self._what = what
+        self._error_class = error
+        self._environment = _ENVIRONMENT if gpu else {**_ENVIRONMENT, **_NO_GPU}
+        self._stack = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; ``None`` when there is none."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process, unless it runs; its imports take seconds in which the caller has other work."""
+        if self._process is not None:
+            return
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-worker-")))
+        self._log = folder / "log"
+        cwd = folder / "cwd"
+        cwd.mkdir()
+        read, write = os.pipe()
+        log = self._stack.enter_context(self._log.open("wb"))
+        self._process = subprocess.Popen(
+            [*self._command, str(write), *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=cwd,
+            env={**os.environ, **self._environment},
+            pass_fds=(write,),
+            start_new_session=True,
+        )
+        os.close(write)
+        self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
+
+    def close(self) -> None:
+        """End the process (asking first), and remove its folder."""
+        process, self._process = self._process, None
+        self._ready = False
+        if process is not None:
+            _end(process)
+        self._stack.close()
+
+    def ask(self, request: bytes) -> Iterator[dict[str, Any]]:
+        """Send a line; the events that follow. The caller stops after the last that it expects.
+
+        Raises:
+            GgufpackError: an error event, as the child raised it; or ``error``, when the child died.
+        """
+        self.start()
+        if not self._ready and next(self._events, {"event": None})["event"] != "ready":
+            raise self._died()
+        self._ready = True
+        assert self._process is not None  # noqa: S101 - it was started
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+        for event in self._events:
+            if event["event"] == "error":
+                raise self._raised(event)
+            yield event
+        raise self._died()
+
+    def call(self, request: Mapping[str, Any], on_progress: OnProgress | None = None) -> dict[str, Any]:
+        """Send an object; the "done" event. Errors as ``ask``."""
+        done: dict[str, Any] = {}
+        for event in self.ask(json.dumps(request, default=str).encode() + b"\n"):
+            if event["event"] == "done":
+                done = event
+                break
+            if event["event"] == "progress" and on_progress is not None:
+                on_progress(event["done"], event["total"], event["item"])
+        return done
+
+    def _log_tail(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-LOG_LINES:])
+
+    def _raised(self, event: Mapping[str, Any]) -> GgufpackError:
+        error_class = getattr(errors, event["type"])
+        error: GgufpackError = error_class(
+            event["problem"],
+            action=event["action"],
+            path=None if event["path"] is None else Path(event["path"]),
+            key=event["key"],
+            finding=event["finding"],
+        )
+        error.log = self._log_tail()
+        return error
+
+    def _died(self) -> GgufpackError:
+        assert self._process is not None  # noqa: S101 - only called once it was started
+        code = self._process.wait(KILL_SECONDS)
+        if code == -signal.SIGKILL:
+            error = self._error_class(
+                f"The {self._what} was killed, most likely because memory ran out.",
+                action="Close other programs, or use a machine with more memory.",
+            )
+        else:
+            error = self._error_class(
+                f"The {self._what} stopped with status {code} before it was done.",
+                action="Its log is above this line (with --json: in error.log).",
+            )
+        error.log = self._log_tail()
+        return error
+
+
+class Reporter:
+    """Child side: writes events to the parent.
+
+    Args:
+        descriptor: of the event pipe, the module's first argument.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._stream = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._last = 0.0
+        # what libraries print is part of the log, not of the protocol
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(self, event: str, **values: Any) -> None:
+        """One event, at once."""
+        self._stream.write(json.dumps({"event": event, **values}) + "\n")
+        self._stream.flush()
+
+    def progress(self, done: int, total: int, item: str) -> None:
+        """Progress, at most ten times a second, and the last one always."""
+        now = time.monotonic()
+        if done == total or now - self._last >= PROGRESS_SECONDS:
+            self._last = now
+            self.send("progress", done=done, total=total, item=item)
+
+    def error(self, error: GgufpackError) -> None:
+        """An error that the parent raises."""
+        self.send(
+            "error",
+            type=type(error).__name__,
+            problem=error.problem,
+            action=error.action,
+            path=None if error.path is None else str(error.path),
+            key=error.key,
+            finding=error.finding,
+        )
+
+
+def leave() -> None:
+    """End a child that is done. Tearing torch down takes half a second, and nothing is open."""
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def _lines(stream: Any) -> Iterator[dict[str, Any]]:
+    for line in stream:
+        yield json.loads(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    # a child between requests leaves at once when its input closes; one at work is killed
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            process.wait(0.2 if sign is signal.SIGTERM else KILL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+    process.wait()
