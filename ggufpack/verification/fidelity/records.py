@@ -61,16 +61,16 @@ def parse_record(value: object) -> Record:
         raise RecordError("", f"has none of the keys {', '.join(_FORMS)}")
     if len(forms) > 1:
         raise RecordError(forms[1], f"stands beside {forms[0]!r}: keep the one that is meant")
-    named = {key: _string(value, key) for key in ("name", "kind") if value.get(key) is not None}
+    name, kind = (None if value.get(key) is None else _string(value, key) for key in ("name", "kind"))
     if forms == ["text"]:
         text = _string(value, "text")
         if not text.strip():
             raise RecordError("text", "is empty")
-        return Record(text=text, **named)
+        return Record(text=text, name=name, kind=kind)
     messages = _CHATS[forms[0]](value)
     if not messages:
         raise RecordError(forms[0], "is empty")
-    return Record(messages=messages, **named)
+    return Record(messages=messages, name=name, kind=kind)
 
 
 def _openai(record: Mapping[str, Any]) -> tuple[Message, ...]:
