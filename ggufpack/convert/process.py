@@ -12,14 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import platformdirs
-
 from ggufpack.child import Child, OnProgress
 from ggufpack.convert.libraries import Imports
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
 from ggufpack.resources import sync
 from ggufpack.spec import GgufFile
+from ggufpack.vendoring.loading import bytecode_folder
 
 
 def _ignore_progress(_done: int, _total: int, _item: str) -> None:
@@ -125,10 +124,9 @@ class Worker:
             self._child = self._make_child()
 
     def _make_child(self) -> Child:
-        bytecode = Path(platformdirs.user_cache_dir("ggufpack")) / "bytecode"
         return Child(
             "ggufpack.convert.worker",
-            (str(self._vendor), str(bytecode), self._imports.value),
+            (str(self._vendor), str(bytecode_folder()), self._imports.value),
             what="conversion worker",
             error=WorkerError,
         )

@@ -6,7 +6,6 @@ batch pays for them once; IMPORTS says how much of transformers (``libraries.Imp
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import os
@@ -21,10 +20,9 @@ from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
 from ggufpack.convert.libraries import Imports, load_libraries
 from ggufpack.convert.protocol import Job
+from ggufpack.vendoring.loading import compiled_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ggufpack.convert.sink import TensorSink, Written
 
 
@@ -38,23 +36,13 @@ class Converter:
         self._bytecode = bytecode
         os.environ.pop("NO_LOCAL_GGUF", None)  # set, even empty, it makes the converter take another gguf
         sys.path[:0] = [str(vendor), str(vendor / "gguf-py")]
-        with self._own_bytecode():
+        with compiled_elsewhere(self._bytecode):
             import conversion
             import conversion.base
             import gguf
         if not Path(gguf.__file__).is_relative_to(vendor):
             raise RuntimeError(f"gguf was imported from {gguf.__file__}, not from {vendor}")
         self._conversion = conversion
-
-    @contextlib.contextmanager
-    def _own_bytecode(self) -> Iterator[None]:
-        """Keep compiled files out of the vendored tree: it is compared with its hash."""
-        before = sys.pycache_prefix
-        sys.pycache_prefix = str(self._bytecode)
-        try:
-            yield
-        finally:
-            sys.pycache_prefix = before
 
     def convert(self, job: Job, reporter: Reporter) -> list[Written]:
         """Write the job's files; raises whatever the converter raises."""
@@ -86,7 +74,7 @@ class Converter:
         usual = gguf.GGUFWriter
         gguf.GGUFWriter = capturing_writer(sink)
         try:
-            with self._own_bytecode(), torch.inference_mode():
+            with compiled_elsewhere(self._bytecode), torch.inference_mode():
                 base = self._conversion.ModelBase
                 config = base.load_hparams(job.checkpoint, False)
                 kind = self._conversion.ModelType.TEXT

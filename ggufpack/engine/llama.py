@@ -119,14 +119,14 @@ class LlamaModel:
             self._library.llama_model_free(self._model)
         self._batch = self._context = self._model = None
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text: special tokens in it are parsed, nothing is added."""
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of a text, special tokens in it parsed; ``special`` adds BOS and EOS as the file says."""
         data = text.encode()
         size = len(data) + 8
         while True:
             tokens = np.empty(size, np.int32)
             count = self._library.llama_tokenize(
-                self._vocab, data, len(data), tokens.ctypes.data, size, False, True
+                self._vocab, data, len(data), tokens.ctypes.data, size, special, True
             )
             if count >= 0:
                 return [int(token) for token in tokens[:count]]

@@ -1,0 +1,96 @@
+"""The process of the package's model: ``python -m …engine_worker EVENT_FD``.
+
+Requests (``ggufpack.child``) are ``{"do": NAME, …}``, where NAME is ``open`` or a request of ``Package``.
+llama.cpp ends its process when something is wrong inside, so it has one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ggufpack.child import Reporter, leave
+from ggufpack.engine.llama import LlamaModel
+from ggufpack.errors import GgufpackError
+from ggufpack.verification.fidelity.compare import Compared, compare_text
+from ggufpack.verification.fidelity.distributions import Distributions, log_softmax
+
+CANDIDATES = 200  # of a next token: more than a server tells
+
+
+class Package:
+    """One GGUF.
+
+    Args:
+        model: loaded.
+        reporter: told about tokens done.
+    """
+
+    def __init__(self, model: LlamaModel, reporter: Reporter) -> None:
+        self._model = model
+        self._reporter = reporter
+
+    def tokenize(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Token ids of texts; ``special`` says whether BOS and EOS are added as the file says."""
+        special = request["special"]
+        return {"tokens": [self._model.tokenize(text, special=special) for text in request["texts"]]}
+
+    def pieces(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The bytes of tokens, in hex."""
+        return {"pieces": [self._model.piece(token).hex() for token in request["tokens"]]}
+
+    def compare(self, request: dict[str, Any]) -> dict[str, Any]:
+        """``Compared`` of all texts with the distributions in ``source`` and ``against``."""
+        source = Distributions(Path(request["source"]))
+        against = Distributions(Path(request["against"]))
+        compared = Compared()
+        total, start = sum(map(len, request["texts"])), 0
+        for number, text in enumerate(request["texts"]):
+            rows = self._model.logits(text)
+            compare_text(compared, number, text, rows, source, start, against=against, worst=request["worst"])
+            start += len(text)
+            self._reporter.progress(start, total, "the package")
+        return compared.to_json()
+
+    def next_token(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The most probable next tokens after each text: bytes in hex, with their probabilities."""
+        return {"candidates": [self._candidates(tokens) for tokens in request["texts"]]}
+
+    def _candidates(self, tokens: list[int]) -> dict[str, float]:
+        *_, last = self._model.logits(tokens)
+        probabilities = np.exp(log_softmax(last[None])[0])
+        best = np.argsort(-probabilities)[:CANDIDATES]
+        return {self._model.piece(int(token)).hex(): float(probabilities[token]) for token in best}
+
+
+def run(descriptor: int) -> None:
+    """Serve requests until standard input closes."""
+    reporter = Reporter(descriptor)
+    reporter.send("ready")
+    model: LlamaModel | None = None
+    package: Package | None = None
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            if request["do"] == "open":
+                if model is not None:
+                    model.close()
+                path = Path(request["model"])
+                model = LlamaModel(path, window=request["window"], threads=request["threads"]).__enter__()
+                package = Package(model, reporter)
+                answer: dict[str, Any] = {"vocabulary": model.vocabulary_size, "adds_bos": model.adds_bos}
+            else:
+                answer = getattr(package, request["do"])(request)
+        except GgufpackError as error:
+            reporter.error(error)
+        else:
+            reporter.send("done", **answer)
+
+
+if __name__ == "__main__":
+    run(int(sys.argv[1]))
+    leave()

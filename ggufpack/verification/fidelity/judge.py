@@ -1,0 +1,47 @@
+"""Is it rounding, or is it broken? Where the line is, and why.
+
+The source's weights, rounded as the file says and computed by torch, are what the package has to be.
+What the engine may add is its arithmetic: it rounds what goes into each product to 8 bits (or F16, BF16).
+Doing that in torch as well tells how far such rounding moves this model's logits on these texts. Two
+engines that round at other places and in another order differ by the same amount again, so the limit is
+twice it, and a hundredth for what always differs (the F16 cache of keys and values, the order of sums).
+Everything is relative to the logits' own size, so one line serves all models.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+ARITHMETIC_FACTOR = 2.0
+FLOOR = 0.01
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``verdict`` with its figures; see ``proofs.Fidelity``."""
+
+    verdict: Literal["sound", "broken"]
+    error: float
+    limit: float
+    detail: str
+
+
+def judge(error: float, *, arithmetic: float, moved: float, exact: bool) -> Judgement:
+    """The verdict on one file.
+
+    Args:
+        error: relative distance of the package's logits from what they have to be: from the rounded
+            source where ``exact``, from the source itself otherwise.
+        arithmetic: how far the engine's own rounding moves the logits.
+        moved: how far the rounding of the weights moves them.
+        exact: whether the rounding could be repeated for every weight. Where not, a package is
+            accused only when it is further from the source than twice the distance of such rounding.
+    """
+    explained = arithmetic if exact else math.hypot(arithmetic, moved)
+    limit = ARITHMETIC_FACTOR * explained + FLOOR
+    base = "the trained weights, rounded as the file says" if exact else "the trained model"
+    explains = "the engine's arithmetic explains" if exact else "such rounding explains"
+    detail = f"its logits are {error:.3f} away from {base}; {explains} up to {limit:.3f}"
+    return Judgement("sound" if error <= limit else "broken", error, limit, detail)

@@ -1,0 +1,182 @@
+"""Child side: the source model as the GGUF's types round it, computed by torch.
+
+Quantisation works on rows of a weight, and conversion moves rows but never mixes them, so rounding the
+source's own rows by the type that the file gives to that tensor makes the model that the file has to be.
+What the engine computes may differ from it by its arithmetic alone: llama.cpp rounds what goes into each
+product to the partner type of the weights (``vec_dot_type`` in ggml-cpu.c), which is done here as well, on
+some texts, to see how much that is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ggufpack.quantize.kernels import Kernels, load_kernels
+from ggufpack.quantize.types import TensorType
+
+_CHUNK = 1 << 22  # weights rounded at a time
+_SUPER = frozenset(kind for kind in TensorType if kind.block.weights == 256)
+_LEVELS = 127.0  # of Q8_0, Q8_1 and Q8_K
+# one tensor of the model, two of the file: they have one type
+_FUSED = (("gate_up_proj", "gate_proj"), ("experts.w13", "experts.w1"))
+
+
+@dataclass
+class RoundedModel:
+    """What was done to the model.
+
+    Attributes:
+        types: tensor type of the weight of each module that multiplies.
+        unknown: weights whose tensor is not in the file under a name that gguf knows.
+    """
+
+    types: dict[str, TensorType] = field(default_factory=dict)
+    unknown: int = 0
+
+
+class GgufTypes:
+    """Types and row lengths of a GGUF's tensors, by the names of the source's.
+
+    Args:
+        path: the GGUF.
+        gguf: the vendored module.
+    """
+
+    def __init__(self, path: Path, gguf: Any) -> None:
+        reader = gguf.GGUFReader(path)
+        self.imatrix = "quantize.imatrix.file" in reader.fields
+        self.tensors = {
+            tensor.name: (int(tensor.tensor_type), int(tensor.shape[0])) for tensor in reader.tensors
+        }
+        architecture = reader.fields["general.architecture"].contents()
+        numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        blocks = reader.fields.get(f"{architecture}.block_count")
+        self._map = None
+        if architecture in numbers and blocks is not None:
+            self._map = gguf.get_tensor_name_map(numbers[architecture], int(blocks.contents()))
+
+    def find(self, parameter: str) -> tuple[TensorType, int] | None:
+        """Type and row length of a parameter's tensor, ``None`` when it is not found."""
+        if self._map is None:
+            return None
+        for name in _names(parameter):
+            known = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
+            found = self.tensors.get(known) or self.tensors.get(f"{known}.weight")
+            if found is not None:
+                number, columns = found
+                return (TensorType(number), columns) if number in set(TensorType) else None
+        return None
+
+    def usual(self) -> TensorType:
+        """The most frequent quantised type; F32 when there is none."""
+        kinds = Counter(number for number, _ in self.tensors.values() if number in set(TensorType))
+        del kinds[TensorType.F32]
+        return TensorType(kinds.most_common(1)[0][0]) if kinds else TensorType.F32
+
+
+def round_weights(model: Any, types: GgufTypes, gguf: Any) -> RoundedModel:
+    """Round every matrix of ``model`` in place."""
+    kernels = load_kernels()
+    done = RoundedModel()
+    transposed = {name for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        module = name.rpartition(".")[0]
+        found = types.find(name)
+        if found is None:
+            done.unknown += parameter.numel()
+            found = types.usual(), parameter.shape[-1]
+        kind, columns = found
+        done.types[module] = kind
+        if kind is TensorType.F32:
+            continue
+        turned = module in transposed or columns != parameter.shape[-1]
+        if turned and columns != parameter.shape[-2]:
+            done.unknown += parameter.numel()
+            continue
+        with torch.no_grad():
+            values = parameter.detach().float().cpu()
+            values = values.transpose(-1, -2).contiguous() if turned else values.contiguous()
+            rounded = torch.from_numpy(_rounded(values.numpy(), columns, kind, kernels, gguf))
+            rounded = rounded.reshape(values.shape)
+            parameter.copy_(rounded.transpose(-1, -2) if turned else rounded)
+    return done
+
+
+@contextmanager
+def rounded_inputs(model: Any, types: Mapping[str, TensorType]) -> Iterator[None]:
+    """Meanwhile, what goes into each product is rounded as llama.cpp rounds it."""
+
+    def hook(kind: TensorType) -> Any:
+        def pre(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (_rounded_input(inputs[0], kind), *inputs[1:])
+
+        return pre
+
+    multiplies = {
+        name: module
+        for name, module in model.named_modules()
+        if name in types and not isinstance(module, torch.nn.Embedding)
+    }
+    head = model.get_output_embeddings()
+    handles = [module.register_forward_pre_hook(hook(types[name])) for name, module in multiplies.items()]
+    if head is not None and all(head is not module for module in multiplies.values()):
+        # tied to the embeddings: the parameter has their name
+        embeddings = next(
+            name for name, module in model.named_modules() if module is model.get_input_embeddings()
+        )
+        if embeddings in types:
+            handles.append(head.register_forward_pre_hook(hook(types[embeddings])))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _names(parameter: str) -> Iterator[str]:
+    """The names under which gguf may know a parameter: checkpoints and transformers differ in prefixes."""
+    fused = [parameter.replace(joint, first) for joint, first in _FUSED if joint in parameter]
+    for name in (parameter, *fused):
+        yield name
+        yield name.replace("language_model.", "")
+        yield name.removeprefix("model.")
+
+
+def _rounded(
+    values: NDArray[np.float32], columns: int, kind: TensorType, kernels: Kernels, gguf: Any
+) -> NDArray[np.float32]:
+    rows = values.reshape(-1, columns)
+    result = np.empty_like(rows)
+    step = max(1, _CHUNK // columns)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        encoded = np.empty(kind.size(part.size), np.uint8)
+        kernels.encode(part, TensorType.F32, columns, [(kind, encoded)])
+        by_row = encoded.reshape(len(part), -1)
+        result[start : start + step] = gguf.quants.dequantize(by_row, gguf.GGMLQuantizationType(int(kind)))
+    return result
+
+
+def _rounded_input(values: Any, kind: TensorType) -> Any:
+    if kind is TensorType.F32:
+        return values
+    if kind.is_float:
+        return values.to(torch.float16 if kind is TensorType.F16 else torch.bfloat16).to(values.dtype)
+    width = 256 if kind in _SUPER else 32
+    if values.shape[-1] % width:
+        return values
+    blocks = values.unflatten(-1, (-1, width))
+    step = blocks.abs().amax(-1, keepdim=True) / _LEVELS
+    step = torch.where(step > 0, step, torch.ones_like(step))
+    return ((blocks / step).round() * step).flatten(-2)

@@ -1,0 +1,260 @@
+"""The process of the source model: ``python -m …source_worker EVENT_FD VENDOR BYTECODE``.
+
+Requests (``ggufpack.child``) are ``{"do": NAME, …}``, where NAME is ``open`` or a request of ``Source``.
+torch and transformers are here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from ggufpack.child import Reporter, leave
+from ggufpack.convert.guard import forbid_network_and_pickle
+from ggufpack.errors import GgufpackError, VerificationError
+from ggufpack.packages import sha256_of
+from ggufpack.vendoring.loading import compiled_elsewhere
+from ggufpack.verification.fidelity import cache
+from ggufpack.verification.fidelity.compare import Distance, divergence
+from ggufpack.verification.fidelity.distributions import ROWS, Distributions, DistributionWriter, Rows
+from ggufpack.verification.fidelity.rounding import GgufTypes, round_weights, rounded_inputs
+
+SAMPLE_TOKENS = 400  # on which the arithmetic of the engine is repeated
+SPARE_BYTES = 1 << 30  # for logits and activations
+RECIPE = 1  # of the cache: another number when the same inputs lead to other values
+
+Texts = Sequence[Sequence[int]]
+
+
+class Source:
+    """One checkpoint: its tokenizer and its model, each loaded when it is asked for.
+
+    Args:
+        request: ``checkpoint``, ``trust_remote_code``, ``threads``, ``device``.
+        reporter: told about tokens done.
+        gguf: the vendored module.
+    """
+
+    def __init__(self, request: dict[str, Any], reporter: Reporter, gguf: Any) -> None:
+        self._gguf = gguf
+        self._reporter = reporter
+        self._folder = Path(request["checkpoint"])
+        self._trusted = bool(request["trust_remote_code"])
+        self._device = _device(request["device"])
+        self._model: Any = None
+        self._own_dtypes: dict[str, Any] = {}
+        self._precise = False
+        self._tokenizer: Any = None
+        self._digest: str | None = None
+        torch.set_num_threads(request["threads"])
+        torch.set_grad_enabled(False)
+
+    def tokenize(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Token ids of texts; ``special`` says whether the tokenizer's own BOS and EOS are added."""
+        if self._tokenizer is None:
+            self._tokenizer = self._pretrained(transformers.AutoTokenizer)
+        encode, special = self._tokenizer.encode, request["special"]
+        return {"tokens": [encode(text, add_special_tokens=special) for text in request["texts"]]}
+
+    def reference(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The distributions of the texts, from the cache or computed."""
+        texts = request["texts"]
+        folder = cache.root() / self._key(texts)
+        if not cache.use(folder):
+            self._load()
+            vocabulary = int(self._logits(texts[0][:1]).shape[-1])
+            with DistributionWriter(folder, sum(map(len, texts)), vocabulary) as writer:
+                for _, rows in self._all_rows(texts, "the trained model"):
+                    writer.add(rows)
+                writer.finish({"reference": self._name(), "precise": self._precise})
+            cache.prune(folder)
+        return {"folder": str(folder), **Distributions(folder).meta}
+
+    def own(self, request: dict[str, Any]) -> dict[str, Any]:
+        """KL at each token when the source computes in its own dtype; empty when the reference does so."""
+        texts, source = request["texts"], Distributions(Path(request["source"]))
+        if not source.meta["precise"]:
+            return {"kl": []}
+        self._load()
+        for name, parameter in self._model.named_parameters():
+            parameter.data = parameter.data.to(self._own_dtypes[name])
+        kl: list[float] = []
+        for start, rows in self._all_rows(texts, "the trained model in its own dtype"):
+            kl += divergence(source.rows(start, start + len(rows)), rows).tolist()
+        for parameter in self._model.parameters():
+            parameter.data = parameter.data.float()
+        return {"kl": kl}
+
+    def rounded(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The distributions with the weights rounded as a GGUF's types say.
+
+        ``exact``: whether every weight was. ``kl``: mean, from the source. ``moved``: relative distance of
+        the logits from the source's. ``arithmetic``: how far the engine's own rounding moves them.
+        """
+        texts, source = request["texts"], Distributions(Path(request["source"]))
+        types = GgufTypes(Path(request["gguf"]), self._gguf)
+        folder = cache.root() / self._key(texts, types=types.tensors, imatrix=types.imatrix)
+        if not cache.use(folder):
+            self._load()
+            done = round_weights(self._model, types, self._gguf)
+            moved, arithmetic, kl = Distance(), Distance(), 0.0
+            sample = _sample(texts)
+            with DistributionWriter(folder, *source.shape) as writer:
+                for start, rows in self._all_rows(texts, "the weights rounded as in the file"):
+                    writer.add(rows)
+                    before = source.rows(start, start + len(rows))
+                    moved.add(before, rows)
+                    kl += float(divergence(before, rows).sum())
+                for text in sample:
+                    plain = self._logits(texts[text])
+                    with rounded_inputs(self._model, done.types):
+                        arithmetic.add(_array(plain), _array(self._logits(texts[text])))
+                writer.finish(
+                    {
+                        # of a file with an importance matrix nobody says how it was rounded
+                        "exact": done.unknown == 0 and not types.imatrix,
+                        "kl": kl / source.shape[0],
+                        "moved": moved.relative,
+                        "arithmetic": arithmetic.relative,
+                    }
+                )
+            self._model = None  # its weights are not the source's any more
+            cache.prune(folder)
+        return {"folder": str(folder), **Distributions(folder).meta}
+
+    # --- the model --------------------------------------------------------------
+
+    def _load(self) -> None:
+        if self._model is not None:
+            return
+        model = self._pretrained(transformers.AutoModelForCausalLM, dtype="auto", use_safetensors=True)
+        model.eval()
+        self._own_dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        there = _free_bytes(self._device)
+        self._precise = there is None or 4 * weights + SPARE_BYTES <= there
+        if self._precise:
+            # bfloat16 and float16 values are float32 values too; buffers keep the dtype they have
+            for parameter in model.parameters():
+                parameter.data = parameter.data.float()
+        self._model = model.to(self._device)
+
+    def _pretrained(self, auto: Any, **options: Any) -> Any:
+        try:
+            return auto.from_pretrained(
+                self._folder, trust_remote_code=self._trusted, local_files_only=True, **options
+            )
+        except GgufpackError:
+            raise
+        except Exception as error:
+            raise VerificationError(
+                f"transformers cannot load {self._folder} ({type(error).__name__}: {_first_line(error)})",
+                action="Update transformers, or use --verify smoke, which needs no source model.",
+                path=self._folder,
+            ) from error
+
+    def _all_rows(self, texts: Texts, item: str) -> Iterator[tuple[int, Rows]]:
+        """(number of the first row, log probabilities) in blocks of rows."""
+        total, start = sum(map(len, texts)), 0
+        for text in texts:
+            logits = self._logits(text)
+            for at in range(0, len(text), ROWS):
+                rows = logits[at : at + ROWS].float().log_softmax(-1)
+                yield start + at, _array(rows)
+            start += len(text)
+            self._reporter.progress(start, total, item)
+
+    def _logits(self, text: Sequence[int]) -> Any:
+        ids = torch.tensor([text], device=self._device)
+        return self._model(input_ids=ids, use_cache=False).logits[0]
+
+    def _name(self) -> str:
+        dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in self._model.parameters()}
+        return f"torch {torch.__version__} {', '.join(sorted(dtypes))} on {self._device.type}"
+
+    def _key(self, texts: Texts, **more: Any) -> str:
+        if self._digest is None:
+            files = sorted(self._folder.glob("*.safetensors")) + sorted(self._folder.glob("*.json"))
+            digests = {file.name: sha256_of(file) for file in files}
+            self._digest = cache.digest_of(files=digests)
+        versions = [torch.__version__, transformers.__version__, self._device.type, RECIPE]
+        return cache.digest_of(source=self._digest, texts=texts, versions=versions, **more)
+
+
+def _array(rows: Any) -> Rows:
+    return np.ascontiguousarray(rows.float().cpu().numpy())
+
+
+def _sample(texts: Texts) -> list[int]:
+    """Numbers of texts spread over all, with about ``SAMPLE_TOKENS`` tokens."""
+    share = max(1, sum(map(len, texts)) // SAMPLE_TOKENS)
+    return list(range(0, len(texts), share))
+
+
+def _device(name: str) -> Any:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise VerificationError(
+            f"torch has no device {name!r} ({_first_line(error)})", action="Use --device cpu."
+        ) from error
+
+
+def _free_bytes(device: Any) -> int | None:
+    """Memory for a model; ``None`` where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    rows = dict(line.split(":", 1) for line in text.splitlines())
+    return int(rows["MemAvailable"].split()[0]) << 10
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:300]
+
+
+def run(descriptor: int, vendor: Path, bytecode: Path) -> None:
+    """Serve requests until standard input closes."""
+    reporter = Reporter(descriptor)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    sys.path.insert(0, str(vendor / "gguf-py"))
+    with compiled_elsewhere(bytecode):
+        import gguf
+        import gguf.quants
+    forbid_network_and_pickle()
+    reporter.send("ready")
+    source: Source | None = None
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            if request["do"] == "open":
+                source = Source(request, reporter, gguf)
+                answer: dict[str, Any] = {}
+            else:
+                answer = getattr(source, request["do"])(request)
+        except GgufpackError as error:
+            reporter.error(error)
+        except MemoryError:
+            reporter.error(VerificationError("There is not enough memory to run the trained model."))
+        else:
+            reporter.send("done", **answer)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    run(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    leave()
