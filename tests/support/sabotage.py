@@ -8,8 +8,11 @@ exact as in the sound file, except for one more rounding of the tensors that wer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, qu
 
 from ggufpack.quantize.kernels import load_kernels
 from ggufpack.quantize.types import TensorType
+from ggufpack.verification.fidelity.builtin import PLAIN
 
 Floats = npt.NDArray[np.float32]
 Edit = Callable[["Content"], None]
@@ -118,6 +122,13 @@ class Content:
 
 def read(path: Path) -> Content:
     """The whole content of a GGUF; tensors are mapped, not loaded."""
+    status = path.stat()
+    content = _read(path, status.st_mtime_ns, status.st_size)
+    return Content(content.architecture, dict(content.keys), dict(content.tensors))
+
+
+@lru_cache(maxsize=2)  # gguf-py takes seconds for a large vocabulary
+def _read(path: Path, _changed: int, _size: int) -> Content:
     reader = GGUFReader(path)
     keys = {
         field.name: Value(
@@ -337,12 +348,30 @@ def _merges_swapped(content: Content) -> None:
 
 
 def _competing(merges: list[str]) -> tuple[int, int]:
-    for second, merge in enumerate(merges[:2000]):
-        left = merge.split(" ")[0]
-        for first, earlier in enumerate(merges[:second]):
-            if earlier.split(" ")[1] == left:
-                return first, second
+    """Two merges such that a word of the built-in letter is cut otherwise when they change places."""
+    ranks = {(first, second): rank for rank, (first, second) in enumerate(m.split(" ") for m in merges)}
+    letter = PLAIN[0][2]
+    for plain in sorted(set(re.findall("(?<= )[a-z]{4,8}(?= )", letter))):
+        word = f"Ġ{plain}"
+        cut = _cut(word, ranks)
+        inside = [pair for pair in ranks if "".join(pair) in word]
+        for first in inside:
+            for second in inside:
+                if first[1] == second[0] and ranks[first] != ranks[second]:
+                    changed = {**ranks, first: ranks[second], second: ranks[first]}
+                    if _cut(word, changed) != cut:
+                        return ranks[first], ranks[second]
     raise SabotageError("no two merges compete")
+
+
+def _cut(word: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding: the merge of the lowest rank first."""
+    pieces = list(word)
+    while pairs := [pair for pair in pairwise(pieces) if pair in ranks]:
+        best = min(pairs, key=lambda pair: ranks[pair])
+        at = list(pairwise(pieces)).index(best)
+        pieces[at : at + 2] = ["".join(best)]
+    return pieces
 
 
 def _pre_tokenizer_default(content: Content) -> None:
