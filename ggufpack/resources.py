@@ -31,3 +31,23 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, durably; its folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is whole under its name at every moment; one that is there is replaced."""
+    scratch = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        write_new(scratch, text.encode())
+        scratch.replace(path)
+        sync(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -185,7 +185,7 @@ def update(version: str, build: str = "", on_event: EventHandler = ignore_event)
     listing = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
     after = Lock(package, prefix, before.members, tree_digest(listing), commit, build)
     old = _recorded_listing(_tree_folder(before))
-    _write_atomically(lock_path(), lock_text(after))
+    resources.write_whole(lock_path(), lock_text(after))
     return LockUpdate(
         before,
         after,
@@ -312,8 +312,8 @@ def _extract(archive: Path, lock: Lock, folder: Path) -> None:
             f"The tree in {archive} has digest {digest}, the lock says {lock.tree_sha256}", path=archive
         )
     for path, content in files.items():
-        _write_new(folder / path, content)
-    _write_new(folder / PROVENANCE_NAME, _provenance_text(lock, listing).encode())
+        resources.write_new(folder / path, content)
+    resources.write_new(folder / PROVENANCE_NAME, _provenance_text(lock, listing).encode())
 
 
 # --- writing ----------------------------------------------------------------
@@ -334,23 +334,6 @@ def _provenance_text(lock: Lock, listing: Mapping[str, str]) -> str:
         "files": dict(sorted(listing.items())),
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        _write_new(scratch, text.encode())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _swap(new: Path, folder: Path, old: Path) -> None:

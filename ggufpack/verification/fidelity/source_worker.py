@@ -22,6 +22,7 @@ from ggufpack.child import Reporter, leave
 from ggufpack.convert.guard import forbid_network_and_pickle
 from ggufpack.errors import GgufpackError, VerificationError
 from ggufpack.packages import sha256_of
+from ggufpack.resources import write_whole
 from ggufpack.vendoring.loading import compiled_elsewhere
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.compare import Distance, divergence
@@ -84,6 +85,9 @@ class Source:
         texts, source = request["texts"], Distributions(Path(request["source"]))
         if not source.meta["precise"]:
             return {"kl": []}
+        kept = Path(request["source"]) / "own.json"
+        if kept.is_file():
+            return {"kl": json.loads(kept.read_text(encoding="utf-8"))}
         self._load()
         for name, parameter in self._model.named_parameters():
             parameter.data = parameter.data.to(self._own_dtypes[name])
@@ -92,6 +96,7 @@ class Source:
             kl += divergence(source.rows(start, start + len(rows)), rows).tolist()
         for parameter in self._model.parameters():
             parameter.data = parameter.data.float()
+        write_whole(kept, json.dumps(kl))
         return {"kl": kl}
 
     def rounded(self, request: dict[str, Any]) -> dict[str, Any]:
