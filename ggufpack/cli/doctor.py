@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ import click
 from ggufpack.cli.common import ReportingCommand, json_option
 
 if TYPE_CHECKING:
-    from ggufpack.doctor import Examination
+    from ggufpack.doctor import Examination, NotChecked
     from ggufpack.spec import Finding
 
 _KINDS = {
@@ -58,8 +59,8 @@ def _print(found: Examination) -> None:
             click.echo(f"\n{head}:")
         for finding in listed:
             _print_finding(finding)
-        for one in skipped:
-            click.echo(f"  {one.check}: {one.why}")
+        for why, checks in _by_reason(skipped).items():
+            click.echo(f"  {', '.join(checks)}: {why}")
 
 
 def _verdict(found: Examination) -> str:
@@ -80,7 +81,18 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _by_reason(skipped: Iterable[NotChecked]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in skipped:
+        found.setdefault(one.why, []).append(one.check)
+    return found
+
+
 def _print_finding(finding: Finding) -> None:
-    click.echo(f"  {click.style(finding.id, fg=_COLOURS[finding.severity.value])} {finding.message}")
+    place = finding.path
+    where = f"{place}: " if place is not None and place.name not in finding.message else ""
+    key = f" [{finding.key}]" if finding.key and finding.key not in finding.message else ""
+    identifier = click.style(finding.id, fg=_COLOURS[finding.severity.value])
+    click.echo(f"  {identifier} {where}{finding.message}{key}")
     if finding.action:
         click.echo(f"        {finding.action}")

@@ -22,7 +22,7 @@ from ggufpack.checkpoint import (
 from ggufpack.checkpoint.chat_template import ChatTemplate, read_chat_template
 from ggufpack.checkpoint.checks import cross_checks
 from ggufpack.checkpoint.config import check_weight_format, read_config
-from ggufpack.checkpoint.generation import read_generation
+from ggufpack.checkpoint.generation import GENERATION_CONFIG, read_generation
 from ggufpack.checkpoint.header import read_header
 from ggufpack.checkpoint.jsonfiles import read_object
 from ggufpack.checkpoint.layers import check_layers
@@ -66,6 +66,16 @@ class _Parts:
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
     chat_template: ChatTemplate | None = None
     source_read: bool = False
+
+    def unread(self) -> str:
+        """What is missing for a checkpoint."""
+        parts = {
+            CONFIG: self.config is not None,
+            "the generation configuration": self.generation is not None,
+            "the tokenizer": self.tokenizer is not None,
+            "the chat template's source": self.source_read,
+        }
+        return " and ".join(name for name, is_there in parts.items() if not is_there)
 
     def checkpoint(self) -> Checkpoint | None:
         """For the stages behind; they look at no tensor, so broken weights do not keep them."""
@@ -144,15 +154,10 @@ def _read_parts(log: Log, parts: _Parts) -> None:
             _read_tensors(log, parts)
     else:
         log.skip(TENSORS, "there is no model*.safetensors")
-    with log.check(GENERATION):
-        config = parts.config
-        parts.generation, raised = read_generation(
-            folder,
-            {} if config is None else config.text,
-            folder / CONFIG,
-            generates=config is None or not config.is_encoder,
-        )
-        log.add(raised)
+    if parts.config is None and not (folder / GENERATION_CONFIG).is_file():
+        log.skip(GENERATION, f"there is neither {GENERATION_CONFIG} nor a {CONFIG} that can be read")
+    else:
+        _read_generation(log, parts)
     with log.check(TOKENIZER):
         parts.tokenizer, parts.tokenizer_config, raised = read_tokenizer(folder)
         log.add(raised)
@@ -167,6 +172,18 @@ def _read_parts(log: Log, parts: _Parts) -> None:
         parts.chat_template, raised = read_chat_template(folder, parts.tokenizer_config)
         log.add(raised)
         parts.source_read = not any(finding.id == "GP403" for finding in raised)
+
+
+def _read_generation(log: Log, parts: _Parts) -> None:
+    config = parts.config
+    with log.check(GENERATION):
+        parts.generation, raised = read_generation(
+            parts.folder,
+            {} if config is None else config.text,
+            parts.folder / CONFIG,
+            generates=config is None or not config.is_encoder,
+        )
+        log.add(raised)
 
 
 def _read_tensors(log: Log, parts: _Parts) -> None:

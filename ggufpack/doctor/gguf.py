@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ggufpack.doctor.examination import DEEP, Log
 from ggufpack.doctor.findings import make_finding
 from ggufpack.doctor.gguf_header import GgufFileError, GgufHeader, read_gguf_header
 from ggufpack.doctor.prompts import JinjaFacts, add_native_losses, read_jinja
+from ggufpack.modelfile.render import quoted
 from ggufpack.quantize.types import FILE_TYPES
 from ggufpack.spec import Finding
 
@@ -29,6 +31,7 @@ TOKENS = "tokenizer.ggml.tokens"
 _CONTROL, _USER_DEFINED = 3, 4  # llama.h, llama_token_type
 _SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask", "prefix", "suffix")
 _NAMED = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+_LIKE_SPECIAL = re.compile(r"<[|｜][^<>\s]+[|｜]>|</?s>|<(?:end|start)_of_turn>")
 _GUESSED = 1024  # LLAMA_FTYPE_GUESSED
 # these take no prompt (conversion: the encoders of llama.cpp)
 _ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert"})
@@ -70,11 +73,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class GgufFacts:
-    """What later checks need of a GGUF."""
+    """What later checks need of a GGUF.
+
+    ``chat_template`` is its text; ``jinja`` is ``None`` when there is none or it cannot be read.
+    """
 
     vocabulary: Vocabulary
     jinja: JinjaFacts | None
-    has_chat_template: bool
+    chat_template: str | None = field(repr=False)
     context_length: int | None
     is_encoder: bool
 
@@ -129,7 +135,7 @@ def check_gguf(
             check_gguf_weights(log, header)
     else:
         log.skip(WEIGHTS, DEEP)
-    return GgufFacts(vocabulary, jinja, jinja_text is not None, context, is_encoder)
+    return GgufFacts(vocabulary, jinja, jinja_text, context, is_encoder)
 
 
 def _read(log: Log, path: Path) -> GgufHeader | None:
@@ -247,7 +253,8 @@ def read_vocabulary(keys: Mapping[str, Any], path: Path | None) -> tuple[Vocabul
                     f"{where}: {key} is {number:,}, and the vocabulary ends at {len(tokens) - 1:,}.",
                     path=path,
                     key=key,
-                    action=f"Correct it: gguf-set-metadata FILE {key} ID (of the gguf package), or"
+                    action=f"Correct it: gguf-set-metadata {path or 'FILE'} {key} ID (of the gguf"
+                    " package), or"
                     " convert again"
                     " after correcting the id in generation_config.json.",
                 )
@@ -353,7 +360,7 @@ def check_jinja(
                     " none: training saw prompts without it.",
                     path=path,
                     key="tokenizer.ggml.add_bos_token",
-                    action="Set add_bos_token to false: gguf-set-metadata FILE"
+                    action=f"Set add_bos_token to false: gguf-set-metadata {path or 'FILE'}"
                     " tokenizer.ggml.add_bos_token 0 (of"
                     " the gguf package).",
                 )
@@ -377,7 +384,8 @@ def _other_end(end: str, vocabulary: Vocabulary, path: Path | None) -> Finding:
     ends = ", ".join(map(repr, vocabulary.ends)) or "no token at all"
     token = vocabulary.tokens.index(end) if vocabulary.tokens and end in vocabulary.tokens else None
     repair = (
-        f" gguf-set-metadata FILE tokenizer.ggml.eos_token_id {token} (of the gguf package), or add"
+        f" gguf-set-metadata {path or 'FILE'} tokenizer.ggml.eos_token_id {token} (of the gguf package),"
+        " or add"
         if token is not None
         else " Add"
     )
@@ -388,7 +396,7 @@ def _other_end(end: str, vocabulary: Vocabulary, path: Path | None) -> Finding:
         " on and talk to itself.",
         path=path,
         key="tokenizer.ggml.eos_token_id",
-        action=f'{repair.strip()} the line PARAMETER stop "{end}" to the Modelfile.',
+        action=f"{repair.strip()} the line PARAMETER stop {quoted(end)} to the Modelfile.",
     )
 
 

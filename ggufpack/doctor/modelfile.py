@@ -9,7 +9,7 @@ from pathlib import Path
 from ggufpack.doctor.examination import Log
 from ggufpack.doctor.findings import finding_of, make_finding
 from ggufpack.doctor.gguf import GgufFacts, check_gguf
-from ggufpack.doctor.prompts import check_go_template, check_stops
+from ggufpack.doctor.prompts import check_go_template, check_stops, go_turn_ends
 from ggufpack.errors import ModelfileError, UsageError
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.options import DEPRECATED, typed_value
@@ -25,6 +25,7 @@ TEXT, NAMED, TEMPLATE, STOPS, PARAMETERS = (
 )
 MAX_BYTES = 16 << 20
 _LINE = re.compile(r"Modelfile, line (\d+): ")
+_INSTRUCTION = re.compile(r"^\s*(?:FROM|TEMPLATE|PARAMETER|SYSTEM|ADAPTER|MESSAGE)\b", re.M | re.I)
 _MOST_ERRORS = 20
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".bin")
 DEFAULT_NUM_CTX = 4096  # Ollama's, below 23 GiB of video memory
@@ -49,8 +50,6 @@ def check_modelfile(
     log: Log,
     path: Path,
     model_exists: Callable[[str], bool] | None = None,
-    *,
-    gguf_is_checked: bool = False,
 ) -> Modelfile | None:
     """All checks of a Modelfile and of the GGUF that it names.
 
@@ -58,7 +57,6 @@ def check_modelfile(
         log: gets the findings.
         path: the file.
         model_exists: asks a server for the model that FROM names; ``None`` without a server.
-        gguf_is_checked: the caller reads the header and weights of several files of one package.
     """
     modelfile = read_modelfile(log, path)
     if modelfile is None:
@@ -72,28 +70,45 @@ def check_modelfile(
     facts = None
     if gguf is not None:
         facts = check_gguf(log, gguf, template=modelfile.template)
-    elif not gguf_is_checked:
+    else:
         log.skip("GGUF", f"there is no GGUF file here for FROM {modelfile.from_}")
     check_against_gguf(log, modelfile, facts, path)
     return modelfile
 
 
-def check_against_gguf(log: Log, modelfile: Modelfile, facts: GgufFacts | None, path: Path | None) -> None:
-    """TEMPLATE, stops and parameters; ``facts`` are the model's, ``None`` when they are not known."""
+def check_against_gguf(
+    log: Log,
+    modelfile: Modelfile,
+    facts: GgufFacts | None,
+    path: Path | None,
+    *,
+    on_server: bool = False,
+) -> None:
+    """TEMPLATE, stops and parameters.
+
+    Args:
+        log: gets the findings.
+        modelfile: read.
+        facts: of the GGUF; ``None`` when they are not known.
+        path: the Modelfile; ``None`` for what a server stored.
+        on_server: the server itself says which template it uses.
+    """
     jinja = None if facts is None else facts.jinja
+    parsed = None
     if modelfile.template is not None:
         with log.check(TEMPLATE):
-            check_go_template(
+            parsed = check_go_template(
                 log,
                 modelfile.template,
                 path=path,
                 jinja=jinja,
                 bos=None if facts is None else facts.vocabulary.text("bos"),
                 add_bos=None if facts is None else facts.vocabulary.add_bos,
+                predict_use=not on_server,
             )
         if jinja is None:
             log.skip("TEMPLATE against the chat template", "the model's chat template is not known here")
-    elif facts is not None and not facts.has_chat_template and not facts.is_encoder:
+    elif facts is not None and facts.chat_template is None and not facts.is_encoder:
         log.add(
             [
                 make_finding(
@@ -108,11 +123,16 @@ def check_against_gguf(log: Log, modelfile: Modelfile, facts: GgufFacts | None, 
             ]
         )
     given = tuple(value for key, value in modelfile.parameters if key == "stop")
-    if jinja is None or facts is None:
-        log.skip(STOPS, "the model's chat template is not known here")
+    wanted: tuple[str, ...] = ()
+    if jinja is not None:
+        wanted = jinja.stops
+    elif parsed is not None and facts is not None:
+        wanted = go_turn_ends(parsed, facts.vocabulary.special_texts)
+    if facts is None or not wanted:
+        log.skip(STOPS, "what ends a turn of this model is not known here")
     else:
         with log.check(STOPS):
-            check_stops(log, jinja.stops, given, facts.vocabulary.ends, path)
+            check_stops(log, wanted, given, facts.vocabulary.ends, path)
     with log.check(PARAMETERS):
         _check_parameters(log, modelfile, None if facts is None else facts.context_length, path, facts)
 
@@ -134,6 +154,9 @@ def read_modelfile(log: Log, path: Path) -> Modelfile | None:
             return None
         if text is None:
             log.add([_no_text(path, f"it has {size:,} bytes, and a Modelfile is a page of text")])
+            return None
+        if not _INSTRUCTION.search(text):
+            log.add([_no_text(path, "no line of it begins with an instruction such as FROM or TEMPLATE")])
             return None
         return _parsed(log, text, path)
     return None

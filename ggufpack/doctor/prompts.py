@@ -24,6 +24,7 @@ from ggufpack.chat_template.strategy import TemplatePlan, choose_template
 from ggufpack.doctor.examination import Log
 from ggufpack.doctor.findings import make_finding
 from ggufpack.errors import ChatTemplateError
+from ggufpack.modelfile.render import quoted
 from ggufpack.spec import Finding
 
 _SYSTEM, _ASKED, _ANSWERED, _ASKED_AGAIN = (
@@ -96,6 +97,7 @@ def check_go_template(
     jinja: JinjaFacts | None,
     bos: str | None,
     add_bos: bool | None,
+    predict_use: bool = True,
 ) -> Template | None:
     """The checks of a TEMPLATE, alone and against the chat template of the same model.
 
@@ -106,6 +108,10 @@ def check_go_template(
         jinja: of the GGUF, ``None`` when there is none or it cannot be read.
         bos: the text of the GGUF's BOS token.
         add_bos: whether the engine adds it.
+        predict_use: whether to say what Ollama will do with it; a server says so itself.
+
+    Returns:
+        The TEMPLATE; ``None`` when it is no Go template.
     """
     try:
         parsed = parse(text)
@@ -127,7 +133,7 @@ def check_go_template(
         return parsed
     if bos and add_bos and _rendered(parsed, _CONVERSATIONS[0]).startswith(bos):
         log.add([_doubled(bos, path)])
-    if not go_is_used(text, jinja.template.text):
+    if predict_use and not go_is_used(text, jinja.template.text):
         log.add([_ignored(path)])
     difference = first_difference(parsed, jinja, bos)
     if difference is not None:
@@ -175,6 +181,17 @@ def first_difference(parsed: Template, jinja: JinjaFacts, bos: str | None) -> st
     return None
 
 
+def go_turn_ends(parsed: Template, special_texts: Sequence[str]) -> tuple[str, ...]:
+    """The first special token that a TEMPLATE writes behind an answer; empty when there is none."""
+    text = _rendered(parsed, _CONVERSATIONS[2])
+    _, _, behind = text.partition(_ANSWERED.content)
+    behind = behind.partition(_ASKED_AGAIN.content)[0]
+    found = [
+        (behind.index(special), -len(special), special) for special in special_texts if special in behind
+    ]
+    return (min(found)[2],) if found else ()
+
+
 def check_stops(
     log: Log, wanted: Sequence[str], given: Sequence[str], ends: Sequence[str], path: Path | None
 ) -> None:
@@ -187,7 +204,7 @@ def check_stops(
             " PARAMETER stop nor an end token of the GGUF.",
             path=path,
             key="stop",
-            action=f'Add the line: PARAMETER stop "{stop}"',
+            action=f"Add the line: PARAMETER stop {quoted(stop)}",
         )
         for stop in missing
     )

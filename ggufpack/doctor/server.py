@@ -5,8 +5,10 @@ Source of the rules: Ollama 0.33.0, server/images.go and server/routes.go (``Get
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +20,14 @@ from ggufpack.chat_template.go.parse import parse as parse_go
 from ggufpack.chat_template.readings import FIRST_NATIVE_VERSION
 from ggufpack.doctor.examination import Log
 from ggufpack.doctor.findings import make_finding
-from ggufpack.doctor.gguf import GgufFacts, check_jinja, jinja_facts, read_vocabulary
+from ggufpack.doctor.gguf import (
+    WEIGHTS,
+    GgufFacts,
+    check_gguf,
+    check_jinja,
+    jinja_facts,
+    read_vocabulary,
+)
 from ggufpack.doctor.modelfile import check_against_gguf
 from ggufpack.errors import ModelfileError, RegistryError, UsageError
 from ggufpack.modelfile.model import Modelfile
@@ -63,7 +72,6 @@ def check_model(log: Log, name: str, host: str | None) -> None:
             _check_stored(log, server, stored)
     finally:
         server.close()
-    log.skip("model's weights", "a server does not give them out: run doctor on the GGUF file")
     log.skip("the prompt that the server renders", "it loads the model: run ggufpack verify MODEL CHECKPOINT")
 
 
@@ -157,26 +165,20 @@ def _model_info(server: OllamaServer, name: str) -> Mapping[str, Any]:
 
 
 def _check_stored(log: Log, server: OllamaServer, stored: _Stored) -> None:
-    shown, keys = stored.shown, stored.keys
-    architecture = keys.get("general.architecture")
+    shown = stored.shown
+    architecture = stored.keys.get("general.architecture")
     log.facts["architecture"] = architecture
-    vocabulary = None
-    with log.check(KEYS):
-        vocabulary, raised = read_vocabulary(keys, None)
-        log.add(raised)
     go = stored.modelfile.template if stored.modelfile is not None and shown.has_template_layer else None
-    text = _jinja(shown, keys, go)
     is_encoder = "embedding" in shown.capabilities
-    context = keys.get(f"{architecture}.context_length")
-    facts = None
-    if vocabulary is not None and text is not None:
-        jinja = None
-        with log.check(JINJA):
-            jinja = check_jinja(log, text, vocabulary, path=None, template=go, is_encoder=is_encoder)
-        log.facts |= jinja_facts(jinja, text)
-        facts = GgufFacts(vocabulary, jinja, True, context if isinstance(context, int) else None, is_encoder)
+    blob = _local_blob(stored)
+    if blob is not None:
+        log.facts["file"] = str(blob)
+        facts = check_gguf(log, blob, template=go)
+        text = None if facts is None else facts.chat_template
     else:
-        log.skip(JINJA, "the server does not show the chat template in the GGUF")
+        text = _jinja(shown, stored.keys, go)
+        facts = _facts_shown(log, stored, go, text, is_encoder=is_encoder)
+        log.skip(WEIGHTS, "the server is not on this machine: run doctor on the GGUF file")
     with log.check(IN_USE):
         _check_in_use(log, server, shown, go, text, is_encoder=is_encoder)
     if shown.capabilities:
@@ -192,9 +194,39 @@ def _check_stored(log: Log, server: OllamaServer, stored: _Stored) -> None:
                 (key, _text(value)) for key, values in shown.parameters.items() for value in values
             ),
         )
-        if facts is None and vocabulary is not None and isinstance(context, int):
-            facts = GgufFacts(vocabulary, None, True, context, is_encoder)
-        check_against_gguf(log, kept, facts, None)
+        check_against_gguf(log, kept, facts, None, on_server=True)
+
+
+def _local_blob(stored: _Stored) -> Path | None:
+    """The stored GGUF, when the server's store is on this machine and can be read."""
+    if stored.modelfile is None or stored.shown.sha256 is None:
+        return None
+    path = Path(stored.modelfile.from_)
+    # nothing but a blob of that digest: a server may name any path
+    if path.name != f"sha256-{stored.shown.sha256}" or not path.is_file() or not os.access(path, os.R_OK):
+        return None
+    return path
+
+
+def _facts_shown(
+    log: Log, stored: _Stored, go: str | None, text: str | None, *, is_encoder: bool
+) -> GgufFacts | None:
+    """What the server shows of the GGUF: its keys, and the chat template where that is in use."""
+    vocabulary = None
+    with log.check(KEYS):
+        vocabulary, raised = read_vocabulary(stored.keys, None)
+        log.add(raised)
+    jinja = None
+    if vocabulary is None:
+        return None
+    if text is None:
+        log.skip(JINJA, "the server does not show the chat template in the GGUF")
+    else:
+        with log.check(JINJA):
+            jinja = check_jinja(log, text, vocabulary, path=None, template=go, is_encoder=is_encoder)
+        log.facts |= jinja_facts(jinja, text)
+    context = stored.keys.get(f"{stored.keys.get('general.architecture')}.context_length")
+    return GgufFacts(vocabulary, jinja, text, context if isinstance(context, int) else None, is_encoder)
 
 
 def _text(value: Any) -> str:
