@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.spec import Event, FindingRaised, Note
 
 if TYPE_CHECKING:
     from ggufpack.doctor import Examination, NotChecked
@@ -39,9 +40,17 @@ def doctor(target: str, host: str | None, deep: bool, as_json: bool) -> None:
 
     Exit 0 when no finding is an error; else 3 (checkpoint, GGUF), 5 (chat template, Modelfile) or 6 (server).
     """
+    from ggufpack.cli.progress import progress_view
     from ggufpack.doctor import examine
 
-    found = examine(target, host=host, deep=deep)
+    with progress_view(quiet=not deep) as view:
+
+        def show(event: Event) -> None:
+            # the findings are the result: they come on stdout, sorted
+            if not isinstance(event, (FindingRaised, Note)):
+                view(event)
+
+        found = examine(target, host=host, deep=deep, on_event=show)
     if as_json:
         click.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:

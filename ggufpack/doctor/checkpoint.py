@@ -30,7 +30,7 @@ from ggufpack.checkpoint.layout import ADAPTER_CONFIG, CONFIG
 from ggufpack.checkpoint.tensors import read_tensors
 from ggufpack.checkpoint.tokenizer import TOKENIZER_CONFIG, TOKENIZER_FILES, read_tokenizer
 from ggufpack.doctor.examination import DEEP, Log
-from ggufpack.doctor.findings import finding_of
+from ggufpack.doctor.raised import finding_of
 from ggufpack.errors import CheckpointError, CheckpointLayoutError
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.render import inexpressible
@@ -235,7 +235,7 @@ def _check_deep(log: Log, parts: _Parts) -> None:
         return
     from ggufpack.doctor.weights import check_checkpoint_weights
 
-    with log.check(WEIGHTS):
+    with log.check(WEIGHTS), log.reading("the weights"):
         check_checkpoint_weights(log, parts.tensors)
     if any(finding.severity is Severity.ERROR for finding in log.findings):
         log.skip(CONVERTER, "errors that were found would stop it")

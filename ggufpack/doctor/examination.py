@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
-from ggufpack.doctor.findings import finding_of, stands_for_a_finding
+from ggufpack.doctor.raised import finding_of, stands_for_a_finding
 from ggufpack.errors import (
     CheckpointError,
     GgufpackError,
@@ -15,7 +16,8 @@ from ggufpack.errors import (
     RegistryError,
     VendorError,
 )
-from ggufpack.spec import EventHandler, Finding, FindingRaised, Note, Severity, ignore_event
+from ggufpack.progress import StageLog
+from ggufpack.spec import EventHandler, Finding, FindingRaised, Note, Severity, Stage, ignore_event
 
 Kind = Literal["checkpoint", "gguf", "modelfile", "package", "model"]
 Status = Literal["fine", "warnings", "errors"]
@@ -129,6 +131,10 @@ class Log:
         """Say that several checks did not run for one reason."""
         for check in checks:
             self.skip(check, why)
+
+    def reading(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """A long read, as a stage for those who watch."""
+        return StageLog(self.on_event).stage(Stage.CHECKPOINT, f"Reading {name}")
 
     def finish(self, kind: Kind, target: str) -> Examination:
         """The result."""

@@ -131,7 +131,7 @@ def check_gguf(
     if log.deep:
         from ggufpack.doctor.weights import check_gguf_weights
 
-        with log.check(WEIGHTS):
+        with log.check(WEIGHTS), log.reading(path.name):
             check_gguf_weights(log, header)
     else:
         log.skip(WEIGHTS, DEEP)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ggufpack.doctor.examination import Log
-from ggufpack.doctor.findings import finding_of, make_finding
+from ggufpack.doctor.findings import make_finding
 from ggufpack.doctor.gguf import GgufFacts, check_gguf
 from ggufpack.doctor.prompts import check_go_template, check_stops, go_turn_ends
+from ggufpack.doctor.raised import finding_of
 from ggufpack.errors import ModelfileError, UsageError
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.options import DEPRECATED, typed_value

@@ -45,6 +45,7 @@ def check_package(log: Log, folder: Path) -> None:
             for key, name in (recorded if isinstance(recorded, dict) else {}).items()
             if _is_plain(name)
         }
+    log.skip("Modelfile against the record", "the record holds no digest of it")
     if not modelfiles:
         log.skip(MODELFILES, "there is no Modelfile")
     for kind, name in modelfiles.items():
