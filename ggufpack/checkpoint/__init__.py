@@ -112,33 +112,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ChatTemplateError: a chat template that is no text, or too large.
     """
     folder = locate(Path(path))
-    findings: list[Finding] = []
-    if folder != Path(path):
-        findings.append(
-            make_finding("GP101", f"{folder} was taken, the only checkpoint in {path}.", path=folder)
-        )
-    if has_adapter(folder):
-        findings.append(
-            make_finding(
-                "GP102",
-                "An adapter lies beside the full model; transformers would apply it, ggufpack does not.",
-                path=folder / "adapter_config.json",
-                action="Merge the adapter, or move its files away if it is merged already.",
-            )
-        )
+    findings = layout_findings(Path(path), folder)
     config, raised = read_config(folder)
     findings += raised
-    if config.is_encoder and not (folder / POOLING_FILE).is_file():
-        findings.append(
-            make_finding(
-                "GP117",
-                f"{folder} has no {POOLING_FILE}: the GGUF gets no pooling type, and llama.cpp cannot make"
-                " one embedding of a text.",
-                path=folder / POOLING_FILE,
-                action="Save it with sentence-transformers, or copy modules.json and its pooling folder from"
-                " the base model.",
-            )
-        )
+    findings += pooling_findings(folder, config)
     tensors, raised = read_tensors(folder)
     findings += raised
     check_weight_format(config, {name: tensor.dtype for name, tensor in tensors.items()})
@@ -157,12 +134,52 @@ def open_checkpoint(path: Path) -> Checkpoint:
         tensors=tensors,
         tokenizer=tokenizer,
         chat_template=chat_template,
-        license_files=_license_files(folder),
+        license_files=license_files(folder),
         findings=tuple(sorted(findings, key=lambda finding: finding.id)),
     )
 
 
-def _license_files(folder: Path) -> tuple[Path, ...]:
+def layout_findings(given: Path, folder: Path) -> list[Finding]:
+    """Of the folder that was taken for ``given``: whether it is another one, and what lies beside the model."""
+    findings: list[Finding] = []
+    if folder != given:
+        findings.append(
+            make_finding("GP101", f"{folder} was taken, the only checkpoint in {given}.", path=folder)
+        )
+    if has_adapter(folder):
+        findings.append(
+            make_finding(
+                "GP102",
+                "An adapter lies beside the full model; transformers would apply it, ggufpack does not.",
+                path=folder / "adapter_config.json",
+                action="Merge the adapter, or move its files away if it is merged already.",
+            )
+        )
+    return findings
+
+
+def pooling_findings(folder: Path, config: ModelConfig) -> list[Finding]:
+    """Whether an encoder says how it pools."""
+    if not config.is_encoder or (folder / POOLING_FILE).is_file():
+        return []
+    return [
+        make_finding(
+            "GP117",
+            f"{folder} has no {POOLING_FILE}: the GGUF gets no pooling type, and llama.cpp cannot make"
+            " one embedding of a text.",
+            path=folder / POOLING_FILE,
+            action="Save it with sentence-transformers, or copy modules.json and its pooling folder from"
+            " the base model.",
+        )
+    ]
+
+
+def license_files(folder: Path) -> tuple[Path, ...]:
+    """LICENSE, COPYING and their like, sorted.
+
+    Raises:
+        CheckpointLayoutError: the folder cannot be read.
+    """
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except OSError as error:

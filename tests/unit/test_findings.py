@@ -26,6 +26,7 @@ HUNDREDS = {
     "modelfile": "5",
     "registry": "5",
     "verification": "6",
+    "doctor": "12345",
 }
 
 
