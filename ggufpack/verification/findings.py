@@ -1,11 +1,16 @@
-"""Findings of verification: GP601 to GP619."""
+"""Findings of verification: GP601 to GP624."""
 
 from __future__ import annotations
 
-from ggufpack.proofs import PromptCase, SmokeResult, Verification, VerifyLevel
+from collections.abc import Sequence
+
+from ggufpack.proofs import PromptCase, SmokeResult, TokenizerParity, Verification, VerifyLevel
 from ggufpack.spec import Finding, Severity
+from ggufpack.verification.prompts import escaped
 
 SHOWN_PROMPTS = 3
+SHOWN_MISSES = 3
+SHOWN_CHARACTERS = 80
 
 PROMPT_DIFFERS = "GP601"
 PROMPT_REFUSED = "GP602"
@@ -20,6 +25,8 @@ FIDELITY_NOT_MEASURED = "GP610"
 TEMPLATE_NOT_RUN = "GP611"
 NOT_REGISTERED = "GP612"
 ENCODER_NOT_RUN = "GP613"
+TOKENIZER_DIFFERS = "GP614"
+TOKENIZER_NOT_COMPARED = "GP620"
 
 
 def findings_of(verification: Verification, asked: VerifyLevel | None = None) -> tuple[Finding, ...]:
@@ -49,6 +56,12 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
         found += _of_smoke(verification, verification.smoke)
     else:
         found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
+    if verification.tokenizer is not None:
+        found += _of_tokenizer(verification, verification.tokenizer)
+    elif asked == "fidelity":
+        found.append(
+            _unchecked(TOKENIZER_NOT_COMPARED, f"{verification.model}: the tokenizer was not compared")
+        )
     if asked == "fidelity" and verification.level != "fidelity":
         found.append(_unchecked(FIDELITY_NOT_MEASURED, f"{verification.model}: logits were not compared"))
     return tuple(found)
@@ -133,6 +146,39 @@ def _of_smoke(verification: Verification, smoke: SmokeResult) -> list[Finding]:
             _error(EMPTY_ANSWER, f"{verification.model} gave an empty answer", "Check the chat template.")
         )
     return found
+
+
+def _of_tokenizer(verification: Verification, parity: TokenizerParity) -> list[Finding]:
+    action = (
+        "Check the pre-tokenizer, the merges and the token types in the GGUF (tokenizer.ggml.pre). The model"
+        " reads such texts as other tokens than in training."
+    )
+    found = [
+        _error(
+            TOKENIZER_DIFFERS,
+            f"{verification.model}: the tokenizer cuts '{_excerpt(miss.text)}' ({miss.name}) into"
+            f" {_pieces(miss.actual)}, the checkpoint's into {_pieces(miss.expected)}",
+            action,
+        )
+        for miss in parity.misses
+    ]
+    more = len(found) - SHOWN_MISSES
+    if more <= 1:
+        return found
+    rest = f"{verification.model}: the tokenizer cuts {more} more texts otherwise; all are in ggufpack.json"
+    return [*found[:SHOWN_MISSES], _error(TOKENIZER_DIFFERS, rest, action)]
+
+
+def _pieces(pieces: Sequence[str]) -> str:
+    return _cut(" ".join(f"'{escaped(piece)}'" for piece in pieces)) or "nothing"
+
+
+def _excerpt(text: str) -> str:
+    return _cut(escaped(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _error(identifier: str, message: str, action: str | None = None) -> Finding:
