@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ggufpack.proofs import PromptCase, SmokeResult, TokenizerParity, Verification, VerifyLevel
+from ggufpack.proofs import PromptCase, SmokeResult, StopCheck, TokenizerParity, Verification, VerifyLevel
 from ggufpack.spec import Finding, Severity
 from ggufpack.verification.prompts import escaped
 
@@ -26,6 +26,8 @@ TEMPLATE_NOT_RUN = "GP611"
 NOT_REGISTERED = "GP612"
 ENCODER_NOT_RUN = "GP613"
 TOKENIZER_DIFFERS = "GP614"
+STOP_DOES_NOT_END = "GP615"
+STOP_NOT_TRIED = "GP616"
 TOKENIZER_NOT_COMPARED = "GP620"
 
 
@@ -56,6 +58,7 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
         found += _of_smoke(verification, verification.smoke)
     else:
         found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
+    found += [finding for check in verification.stops if (finding := _of_stop(verification, check))]
     if verification.tokenizer is not None:
         found += _of_tokenizer(verification, verification.tokenizer)
     elif asked == "fidelity":
@@ -146,6 +149,21 @@ def _of_smoke(verification: Verification, smoke: SmokeResult) -> list[Finding]:
             _error(EMPTY_ANSWER, f"{verification.model} gave an empty answer", "Check the chat template.")
         )
     return found
+
+
+def _of_stop(verification: Verification, check: StopCheck) -> Finding | None:
+    what = "the stop" if check.kind == "string" else "the end token"
+    about = f"{verification.model}: {verification.engine}, {what} '{escaped(check.stop)}'"
+    if check.ended is None:
+        return _unchecked(STOP_NOT_TRIED, f"{about} was not tried: {check.detail}")
+    if check.ended:
+        return None
+    action = (
+        "Check the stop parameters of the Modelfile."
+        if check.kind == "string"
+        else "The GGUF must name it as eos, eot or eom; a stop parameter does not see a control token."
+    )
+    return _error(STOP_DOES_NOT_END, f"{about} does not end an answer: {check.detail}", action)
 
 
 def _of_tokenizer(verification: Verification, parity: TokenizerParity) -> list[Finding]:

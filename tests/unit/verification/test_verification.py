@@ -21,6 +21,7 @@ from ggufpack.verification.smoke import run_smoke
 from ggufpack.verification.tokens import special_texts, token_counter
 
 BOS = "<s>"
+END = 7  # the token of "[end]"
 ANSWER = Generation("Hello there.", "stop", 0, 4)
 
 
@@ -54,6 +55,12 @@ class FakeEngine:
     ) -> Generation:
         self.generated.append((messages, max_tokens))
         return replace(self._answer, prompt_tokens=count(template(messages)) + self._extra)
+
+    def force_text(self, text: str, *, max_tokens: int) -> Generation:
+        return Generation(text.partition("[end]")[0], "stop", 0, 4)
+
+    def force_token(self, token: int, text: str, *, max_tokens: int) -> Generation:
+        return Generation("", "stop" if token == END else "length", 0, 1)
 
 
 def run(engine: Engine, level: str = "smoke", asked: str | None = None) -> tuple[Verification, list[str]]:
