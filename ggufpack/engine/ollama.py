@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ggufpack.engine.protocol import Generation, Message
 
@@ -20,6 +20,7 @@ _GREEDY = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
+_TOP = 20  # the most that the API gives
 _REPEATS = 12  # a text has one token or more, so the window of as many tokens holds nothing else
 _FORCE = 1000.0  # logits are far below
 _MAX_REPEATED = 24  # the server breaks off after 30 chunks that are alike (server/routes.go)
@@ -63,6 +64,39 @@ class OllamaEngine:
         """
         options = {**_GREEDY, "seed": seed, "num_predict": max_tokens}
         return _generation(self._server.chat(self._model, messages, options, think=think))
+
+    def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> ChatAnswer:
+        """A deterministic answer as the server gives it: text, thinking and tool calls apart.
+
+        Raises:
+            RegistryError: the server failed, or says that the model cannot think or use tools.
+        """
+        options = {**_GREEDY, "seed": 0, "num_predict": max_tokens}
+        return self._server.chat(self._model, messages, options, think=think, tools=tools)
+
+    def next_tokens(
+        self, messages: Sequence[Message], *, think: bool | None = None
+    ) -> tuple[tuple[bytes, float], ...]:
+        """The 20 most probable tokens after the prompt: bytes and log probability (nats).
+
+        Empty where the server does not give them. A token that is no text has the bytes of what the server
+        shows for it.
+
+        Raises:
+            RegistryError: the server failed.
+        """
+        options = {**_GREEDY, "seed": 0, "num_predict": 1}
+        answer = self._server.chat(self._model, messages, options, think=think, top_logprobs=_TOP)
+        given = answer.raw.get("logprobs") or ()
+        rows = given[0]["top_logprobs"] if given else ()
+        return tuple((bytes(row.get("bytes") or row["token"].encode()), row["logprob"]) for row in rows)
 
     def force_text(self, text: str, *, max_tokens: int) -> Generation:
         """``text`` as a JSON string: a schema with that one value becomes a grammar.

@@ -1,10 +1,19 @@
-"""Findings of verification: GP601 to GP624."""
+"""Findings of verification: GP601 to GP620."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ggufpack.proofs import PromptCase, SmokeResult, StopCheck, TokenizerParity, Verification, VerifyLevel
+from ggufpack.proofs import (
+    LogprobCheck,
+    ParsedCheck,
+    PromptCase,
+    SmokeResult,
+    StopCheck,
+    TokenizerParity,
+    Verification,
+    VerifyLevel,
+)
 from ggufpack.spec import Finding, Severity
 from ggufpack.verification.prompts import escaped
 
@@ -28,6 +37,9 @@ ENCODER_NOT_RUN = "GP613"
 TOKENIZER_DIFFERS = "GP614"
 STOP_DOES_NOT_END = "GP615"
 STOP_NOT_TRIED = "GP616"
+NOT_PARSED = "GP617"
+PARSING_NOT_SEEN = "GP618"
+LOGPROBS_DIFFER = "GP619"
 TOKENIZER_NOT_COMPARED = "GP620"
 
 
@@ -59,6 +71,9 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
     else:
         found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
     found += [finding for check in verification.stops if (finding := _of_stop(verification, check))]
+    found += [finding for check in verification.parsed if (finding := _of_parsed(verification, check))]
+    if verification.logprobs is not None and not verification.logprobs.equal:
+        found.append(_of_logprobs(verification, verification.logprobs))
     if verification.tokenizer is not None:
         found += _of_tokenizer(verification, verification.tokenizer)
     elif asked == "fidelity":
@@ -164,6 +179,31 @@ def _of_stop(verification: Verification, check: StopCheck) -> Finding | None:
         else "The GGUF must name it as eos, eot or eom; a stop parameter does not see a control token."
     )
     return _error(STOP_DOES_NOT_END, f"{about} does not end an answer: {check.detail}", action)
+
+
+def _of_parsed(verification: Verification, check: ParsedCheck) -> Finding | None:
+    what = "thinking" if check.field == "thinking" else "tool calls"
+    if check.parsed is None:
+        return _unchecked(
+            PARSING_NOT_SEEN,
+            f"{verification.model}: whether the server tells {what} from text was not seen; {check.detail}",
+        )
+    if check.parsed:
+        return None
+    return _error(
+        NOT_PARSED,
+        f"{verification.model}: {verification.engine} leaves {what} in the answer's text: {check.detail}",
+        "The server does not find the template's tags. Try --template native, or a newer Ollama.",
+    )
+
+
+def _of_logprobs(verification: Verification, check: LogprobCheck) -> Finding:
+    return _error(
+        LOGPROBS_DIFFER,
+        f"{verification.model}: {verification.engine} gives other probabilities than this file does:"
+        f" they differ by {check.largest:.3f}, engines by no more than {check.limit:.3f} ({check.detail})",
+        "Another file may be registered under the name, or the server changed it. Register it again.",
+    )
 
 
 def _of_tokenizer(verification: Verification, parity: TokenizerParity) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def verify_on_server(
         RegistryError: the server failed to run it.
     """
     from ggufpack.engine.ollama import OllamaEngine
+    from ggufpack.verification.parsed import check_parsed
 
     engine = OllamaEngine(server, staged)
     try:
@@ -61,6 +63,9 @@ def verify_on_server(
             end_tokens=_end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
+        if result.smoke is not None:
+            capabilities = server.show(staged).capabilities
+            result = replace(result, parsed=check_parsed(engine, prompt, capabilities))
     finally:
         server.unload(staged)
     return result, findings_of(result, asked=level)
