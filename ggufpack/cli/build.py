@@ -73,4 +73,7 @@ def _proof(verification: Verification) -> str:
     if smoke is not None:
         end = "ended by a stop" if smoke.ok else smoke.detail
         parts.append(f"answer {smoke.text.strip()[:60]!r}, {end}")
+    if verification.stops:
+        ended = sum(check.ended is True for check in verification.stops)
+        parts.append(f"{ended} of {len(verification.stops)} stops end it")
     return f"{verification.model} on {verification.engine}: {'; '.join(parts)}"

@@ -27,6 +27,7 @@ from ggufpack.errors import VerificationError
 _TIMEOUT = 120.0  # seconds for a render, which computes nothing
 _WARM_UP = {"prompt": "a", "n_predict": 1, "cache_prompt": False}
 _LOOP_BEGINS = 0.5  # seconds; 0.01 was enough
+_FORCE = 1000.0  # logits are far below
 _MAX_SOCKET_PATH = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
 
@@ -122,13 +123,34 @@ class EmbeddedEngine:
         Raises:
             VerificationError: the prompt is longer than the context, or the engine failed.
         """
+        request = {"messages": list(messages), **_switches(think), "max_tokens": max_tokens, "seed": seed}
+        return self._answer("handle_chat_completions", request)
+
+    def force_text(self, text: str, *, max_tokens: int) -> Generation:
+        """``text`` by a grammar that knows no other.
+
+        Raises:
+            VerificationError: the engine failed.
+        """
+        request = {"prompt": "Answer:", "max_tokens": max_tokens, "grammar": f"root ::= {_literal(text)}"}
+        return self._answer("handle_completions", request)
+
+    def force_token(self, token: int, text: str, *, max_tokens: int) -> Generation:  # noqa: ARG002
+        """The token by a logit bias.
+
+        Raises:
+            VerificationError: the engine failed.
+        """
+        request = {"prompt": "Answer:", "max_tokens": max_tokens, "logit_bias": [[token, _FORCE]]}
+        return self._answer("handle_completions", request)
+
+    def _answer(self, call: str, request: dict[str, object]) -> Generation:
+        """The answer to a request in OpenAI's form, with every sampling parameter given."""
         if self._server is None:
             raise VerificationError("The embedded engine is not running")
         request = {
-            "messages": list(messages),
-            **_switches(think),
-            "max_tokens": max_tokens,
-            "seed": seed,
+            "seed": 0,
+            **request,
             "temperature": 0.0,
             "top_k": 0,
             "top_p": 1.0,
@@ -141,7 +163,7 @@ class EmbeddedEngine:
             "cache_prompt": False,  # a cached prefix is computed in other batches: not the same bits
         }
         try:
-            answer = self._server.handle_chat_completions(request)
+            answer = getattr(self._server, call)(request)
         except (RuntimeError, ValueError) as error:
             raise VerificationError(f"The embedded engine failed to answer ({error})") from error
         if isinstance(answer, dict) and "error" in answer:
@@ -149,7 +171,7 @@ class EmbeddedEngine:
         try:
             choice, usage = answer["choices"][0], answer["usage"]
             return Generation(
-                choice["message"]["content"] or "",
+                (choice["message"]["content"] if "message" in choice else choice["text"]) or "",
                 choice["finish_reason"],
                 usage["prompt_tokens"],
                 usage["completion_tokens"],
@@ -221,6 +243,12 @@ class EmbeddedEngine:
 def _switches(think: bool | None) -> dict[str, object]:
     """As Ollama asks llama-server: by this one name (llm/llama_server.go)."""
     return {} if think is None else {"chat_template_kwargs": {"enable_thinking": think}}
+
+
+def _literal(text: str) -> str:
+    """A GBNF string."""
+    plain = (c if c.isascii() and (c.isalnum() or c == " ") else f"\\U{ord(c):08X}" for c in text)
+    return f'"{"".join(plain)}"'
 
 
 class _UnixConnection(http.client.HTTPConnection):

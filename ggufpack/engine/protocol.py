@@ -41,3 +41,12 @@ class Engine(Protocol):
         self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
     ) -> Generation:
         """A deterministic generation: temperature 0, no repeat penalty."""
+
+    def force_text(self, text: str, *, max_tokens: int) -> Generation:
+        """An answer that can be nothing but ``text``, until something ends it. The prompt is not a chat.
+
+        An engine may put something in front (a quote), or write ``text`` several times.
+        """
+
+    def force_token(self, token: int, text: str, *, max_tokens: int) -> Generation:
+        """An answer whose every token is this one, until something ends it. ``text``: of the token."""

@@ -37,7 +37,7 @@ _CREATE_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """One finished answer of ``/api/chat``; token counts are the server's. ``raw`` is the whole object."""
+    """One finished answer; token counts are the server's. ``raw`` is the whole object."""
 
     text: str
     thinking: str
@@ -325,15 +325,30 @@ class OllamaServer:
         if top_logprobs is not None:
             payload |= {"logprobs": True, "top_logprobs": top_logprobs}
         answer = self._post("/api/chat", payload, f"chat with {name}")
-        message = answer.get("message") or {}
-        return ChatAnswer(
-            text=message.get("content") or "",
-            thinking=message.get("thinking") or "",
-            done_reason=answer.get("done_reason") or "",
-            prompt_tokens=answer.get("prompt_eval_count") or 0,
-            generated_tokens=answer.get("eval_count") or 0,
-            raw=answer,
-        )
+        return _chat_answer(answer, answer.get("message") or {}, "content")
+
+    def complete(
+        self,
+        name: str,
+        prompt: str,
+        options: Json,
+        *,
+        format: Json | None = None,  # noqa: A002 - the API's name
+    ) -> ChatAnswer:
+        """What the model writes behind a text that is its whole prompt (``raw``: no template).
+
+        Args:
+            name: the model.
+            prompt: the text; special tokens in it are parsed.
+            options: sampling options; the model's own stops hold unless ``stop`` is among them.
+            format: a JSON schema that the answer must follow.
+        """
+        payload: dict[str, Any] = {"model": name, "prompt": prompt, "raw": True, "stream": False}
+        payload |= {"options": dict(options)}
+        # a server splits off the thinking of a model that can, unless told not to
+        payload |= {"think": False} if format is None else {"think": False, "format": dict(format)}
+        answer = self._post("/api/generate", payload, f"complete a text with {name}")
+        return _chat_answer(answer, answer, "response")
 
     def embed(self, name: str, text: str) -> list[float]:
         """The embedding of one text, of unit length; its size is the model's.
@@ -384,6 +399,17 @@ class OllamaServer:
 
 def _digest(text: str) -> str:
     return text if text.startswith("sha256:") else f"sha256:{text}"
+
+
+def _chat_answer(answer: Json, message: Json, text: str) -> ChatAnswer:
+    return ChatAnswer(
+        text=message.get(text) or "",
+        thinking=message.get("thinking") or "",
+        done_reason=answer.get("done_reason") or "",
+        prompt_tokens=answer.get("prompt_eval_count") or 0,
+        generated_tokens=answer.get("eval_count") or 0,
+        raw=answer,
+    )
 
 
 def _chat_payload(

@@ -1,6 +1,7 @@
 """Verification: asks an engine what it really does with a package, and compares that with the training.
 
-Prompt parity (``prompts``), then one answer (``smoke``). What was not checked is said in the findings.
+Prompt parity (``prompts``), one answer (``smoke``), then what ends an answer (``stops``). What was not
+checked is said in the findings.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ggufpack.spec import EventHandler, ignore_event
 from ggufpack.verification.conversations import SMOKE_MESSAGES
 from ggufpack.verification.prompts import ExpectedPrompt, TokenCounter, check_prompts
 from ggufpack.verification.smoke import DEFAULT_MAX_TOKENS, run_smoke
+from ggufpack.verification.stops import check_stops
 
 
 def verify(
@@ -27,12 +29,14 @@ def verify(
     smoke_messages: Sequence[Message] = SMOKE_MESSAGES,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     think: bool | None = None,
+    stops: Sequence[str] = (),
+    end_tokens: Sequence[tuple[int, str]] = (),
     on_event: EventHandler = ignore_event,
 ) -> Verification:
     """Check one model in one engine.
 
-    ``"prompts"`` compares prompts; ``"smoke"`` also generates one answer. Logits are not compared here:
-    ``"fidelity"`` does what ``"smoke"`` does, and the result says ``"smoke"``.
+    ``"prompts"`` compares prompts; ``"smoke"`` also generates one answer and tries the stops.
+    Logits are not compared here: ``"fidelity"`` does what ``"smoke"`` does, and the result says ``"smoke"``.
 
     Args:
         engine: where the model runs.
@@ -45,6 +49,8 @@ def verify(
         smoke_messages: see ``run_smoke``.
         max_tokens: see ``run_smoke``.
         think: what the engine is told about thinking; ``None`` for nothing.
+        stops: stop strings of the package, tried from ``"smoke"`` on.
+        end_tokens: ids and texts of the tokens that end a turn, tried with them.
         on_event: told about the progress.
 
     Raises:
@@ -62,5 +68,7 @@ def verify(
         if level == "prompts"
         else run_smoke(engine, smoke_messages, special_texts, max_tokens, think=think)
     )
-    done: VerifyLevel = "prompts" if smoke is None else "smoke"
-    return Verification(model, engine.name, done, prompts, smoke)
+    if smoke is None:
+        return Verification(model, engine.name, "prompts", prompts)
+    tried = check_stops(engine, stops, end_tokens)
+    return Verification(model, engine.name, "smoke", prompts, smoke, stops=tried)

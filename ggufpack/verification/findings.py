@@ -1,11 +1,25 @@
-"""Findings of verification: GP601 to GP619."""
+"""Findings of verification: GP601 to GP620."""
 
 from __future__ import annotations
 
-from ggufpack.proofs import PromptCase, SmokeResult, Verification, VerifyLevel
+from collections.abc import Sequence
+
+from ggufpack.proofs import (
+    LogprobCheck,
+    ParsedCheck,
+    PromptCase,
+    SmokeResult,
+    StopCheck,
+    TokenizerParity,
+    Verification,
+    VerifyLevel,
+)
 from ggufpack.spec import Finding, Severity
+from ggufpack.verification.prompts import escaped
 
 SHOWN_PROMPTS = 3
+SHOWN_MISSES = 3
+SHOWN_CHARACTERS = 80
 
 PROMPT_DIFFERS = "GP601"
 PROMPT_REFUSED = "GP602"
@@ -20,6 +34,13 @@ FIDELITY_NOT_MEASURED = "GP610"
 TEMPLATE_NOT_RUN = "GP611"
 NOT_REGISTERED = "GP612"
 ENCODER_NOT_RUN = "GP613"
+TOKENIZER_DIFFERS = "GP614"
+STOP_DOES_NOT_END = "GP615"
+STOP_NOT_TRIED = "GP616"
+NOT_PARSED = "GP617"
+PARSING_NOT_SEEN = "GP618"
+LOGPROBS_DIFFER = "GP619"
+TOKENIZER_NOT_COMPARED = "GP620"
 
 
 def findings_of(verification: Verification, asked: VerifyLevel | None = None) -> tuple[Finding, ...]:
@@ -49,6 +70,16 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
         found += _of_smoke(verification, verification.smoke)
     else:
         found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
+    found += [finding for check in verification.stops if (finding := _of_stop(verification, check))]
+    found += [finding for check in verification.parsed if (finding := _of_parsed(verification, check))]
+    if verification.logprobs is not None and not verification.logprobs.equal:
+        found.append(_of_logprobs(verification, verification.logprobs))
+    if verification.tokenizer is not None:
+        found += _of_tokenizer(verification, verification.tokenizer)
+    elif asked == "fidelity":
+        found.append(
+            _unchecked(TOKENIZER_NOT_COMPARED, f"{verification.model}: the tokenizer was not compared")
+        )
     if asked == "fidelity" and verification.level != "fidelity":
         found.append(_unchecked(FIDELITY_NOT_MEASURED, f"{verification.model}: logits were not compared"))
     return tuple(found)
@@ -133,6 +164,79 @@ def _of_smoke(verification: Verification, smoke: SmokeResult) -> list[Finding]:
             _error(EMPTY_ANSWER, f"{verification.model} gave an empty answer", "Check the chat template.")
         )
     return found
+
+
+def _of_stop(verification: Verification, check: StopCheck) -> Finding | None:
+    what = "the stop" if check.kind == "string" else "the end token"
+    about = f"{verification.model}: {verification.engine}, {what} '{escaped(check.stop)}'"
+    if check.ended is None:
+        return _unchecked(STOP_NOT_TRIED, f"{about} was not tried: {check.detail}")
+    if check.ended:
+        return None
+    action = (
+        "Check the stop parameters of the Modelfile."
+        if check.kind == "string"
+        else "The GGUF must name it as eos, eot or eom; a stop parameter does not see a control token."
+    )
+    return _error(STOP_DOES_NOT_END, f"{about} does not end an answer: {check.detail}", action)
+
+
+def _of_parsed(verification: Verification, check: ParsedCheck) -> Finding | None:
+    what = "thinking" if check.field == "thinking" else "tool calls"
+    if check.parsed is None:
+        return _unchecked(
+            PARSING_NOT_SEEN,
+            f"{verification.model}: whether the server tells {what} from text was not seen; {check.detail}",
+        )
+    if check.parsed:
+        return None
+    return _error(
+        NOT_PARSED,
+        f"{verification.model}: {verification.engine} leaves {what} in the answer's text: {check.detail}",
+        "The server does not find the template's tags. Try --template native, or a newer Ollama.",
+    )
+
+
+def _of_logprobs(verification: Verification, check: LogprobCheck) -> Finding:
+    return _error(
+        LOGPROBS_DIFFER,
+        f"{verification.model}: {verification.engine} gives other probabilities than this file does:"
+        f" they differ by {check.largest:.3f}, engines by no more than {check.limit:.3f} ({check.detail})",
+        "Another file may be registered under the name, or the server changed it. Register it again.",
+    )
+
+
+def _of_tokenizer(verification: Verification, parity: TokenizerParity) -> list[Finding]:
+    action = (
+        "Check the pre-tokenizer, the merges and the token types in the GGUF (tokenizer.ggml.pre). The model"
+        " reads such texts as other tokens than in training."
+    )
+    found = [
+        _error(
+            TOKENIZER_DIFFERS,
+            f"{verification.model}: the tokenizer cuts '{_excerpt(miss.text)}' ({miss.name}) into"
+            f" {_pieces(miss.actual)}, the checkpoint's into {_pieces(miss.expected)}",
+            action,
+        )
+        for miss in parity.misses
+    ]
+    more = len(found) - SHOWN_MISSES
+    if more <= 1:
+        return found
+    rest = f"{verification.model}: the tokenizer cuts {more} more texts otherwise; all are in ggufpack.json"
+    return [*found[:SHOWN_MISSES], _error(TOKENIZER_DIFFERS, rest, action)]
+
+
+def _pieces(pieces: Sequence[str]) -> str:
+    return _cut(" ".join(f"'{escaped(piece)}'" for piece in pieces)) or "nothing"
+
+
+def _excerpt(text: str) -> str:
+    return _cut(escaped(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _error(identifier: str, message: str, action: str | None = None) -> Finding:

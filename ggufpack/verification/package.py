@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def verify_on_server(
         RegistryError: the server failed to run it.
     """
     from ggufpack.engine.ollama import OllamaEngine
+    from ggufpack.verification.parsed import check_parsed
 
     engine = OllamaEngine(server, staged)
     try:
@@ -57,8 +59,13 @@ def verify_on_server(
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
             think=prompt.plan.think,
+            stops=_stops(modelfile),
+            end_tokens=_end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
+        if result.smoke is not None:
+            capabilities = server.show(staged).capabilities
+            result = replace(result, parsed=check_parsed(engine, prompt, capabilities))
     finally:
         server.unload(staged)
     return result, findings_of(result, asked=level)
@@ -83,7 +90,7 @@ def verify_embedded(
 
     if checkpoint.is_encoder:
         return Verification(model, "none", "none"), (encoder_not_run(model),)
-    stops = tuple(value for key, value in modelfile.parameters if key == "stop")
+    stops = _stops(modelfile)
     with EmbeddedEngine(gguf, stops=stops) as engine:
         result = verify(
             engine,
@@ -95,6 +102,8 @@ def verify_embedded(
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
             think=prompt.plan.think,
+            stops=stops,
+            end_tokens=_end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
         findings = findings_of(result, asked=level)
@@ -121,6 +130,17 @@ def _with_system(prompt: Prompt, system: str | None) -> ExpectedPrompt:
 def _level(level: VerifyLevel, prompt: Prompt) -> VerifyLevel:
     """A base model has no turn that could end: its answer is not judged."""
     return "prompts" if prompt.template is None else level
+
+
+def _stops(modelfile: Modelfile) -> tuple[str, ...]:
+    return tuple(value for key, value in modelfile.parameters if key == "stop")
+
+
+def _end_tokens(checkpoint: Checkpoint, prompt: Prompt) -> tuple[tuple[int, str], ...]:
+    """The derived stops that are a special token: a model writes the token, which no text shows."""
+    special = {*prompt.special_texts}
+    found = ((checkpoint.tokenizer.id(stop), stop) for stop in prompt.stops if stop in special)
+    return tuple((token, stop) for token, stop in found if token is not None)
 
 
 def _counter(checkpoint: Checkpoint, prompt: Prompt) -> TokenCounter | None:

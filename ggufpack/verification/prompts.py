@@ -118,10 +118,10 @@ def _compare_tokens(
 def _excerpt(text: str, at: int) -> str:
     start, end = max(0, at - _CONTEXT), at + _CONTEXT
     before, after = text[start:at], text[at:end]
-    shown = f"{_escaped(before)}⟨here⟩{_escaped(after)}"
+    shown = f"{escaped(before)}⟨here⟩{escaped(after)}"
     return f"'{'…' if start else ''}{shown}{'…' if end < len(text) else ''}'"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text with control characters and all but ASCII as escapes: nothing invisible stays."""
     return text.encode("unicode_escape").decode("ascii")
