@@ -22,6 +22,7 @@ from ggufpack.modelfile.render import render
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
 from ggufpack.progress import StageLog
 from ggufpack.proofs import VERIFY_LEVELS, Verification, VerifyLevel
+from ggufpack.proving import Prover, fidelity_check
 from ggufpack.quantize.imatrix import load_imatrix
 from ggufpack.quantize.types import parse_file_types
 from ggufpack.registry import OllamaServer, StagedModel, refuse_existing, stage_model
@@ -40,8 +41,8 @@ from ggufpack.spec import (
     Stage,
     ignore_event,
 )
-from ggufpack.verification.findings import not_registered
-from ggufpack.verification.package import verify_embedded, verify_on_server
+from ggufpack.verification.fidelity.measure import FidelityOptions
+from ggufpack.verification.findings import failure, not_registered
 
 DEFAULT_OUTPUT = Path("ggufpack-out")
 
@@ -63,6 +64,8 @@ def build(
     allow: Sequence[str] = (),
     threads: int | None = None,
     imatrix: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    device: str = "auto",
     worker: Worker | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
@@ -79,12 +82,14 @@ def build(
         host: of the Ollama server; ``None`` follows ``OLLAMA_HOST``. A server that is named must
             answer; without one, and none running, the package is verified by the embedded engine.
         register: whether to register the model.
-        verify: ``"none"``, ``"prompts"`` or ``"smoke"``.
+        verify: ``"none"``, ``"prompts"``, ``"smoke"`` or ``"fidelity"``.
         overwrite: replace a package folder and models of the same name.
         trust_remote_code: let Python code of the checkpoint run.
         allow: finding ids that would stop the build and are accepted.
         threads: quantisation threads.
         imatrix: importance matrix file for the quantiser, as llama-imatrix writes it.
+        calibration: file or folder of texts for fidelity; ``None`` takes built-in ones.
+        device: of the trained model for fidelity: ``"auto"`` (a GPU that is there), ``"cpu"`` …
         worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
             open; ``None`` starts one for this build.
         on_event: gets ``spec.Event``s.
@@ -110,6 +115,8 @@ def build(
         allow=frozenset(allow),
         threads=threads,
         imatrix=None if imatrix is None else Path(imatrix),
+        calibration=None if calibration is None else Path(calibration),
+        device=device,
     )
     return run(spec, on_event or ignore_event, worker)
 
@@ -133,7 +140,7 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker |
         converted = making.convert(folder.working)
         modelfiles = making.write_modelfiles(converted.files, folder.working)
         proven = making.prove(converted.files, modelfiles)
-        status = _status(proven)
+        status = _status(proven, making.prover)
         publishable = [file for file in proven if file.staged is not None and status != "failed"]
         result = BuildResult(
             package=target.package(converted.files),
@@ -237,11 +244,6 @@ def _target(spec: BuildSpec) -> _Target:
         raise UsageError(
             f"verify: {spec.verify!r} is no level.", action=f"Use one of {', '.join(VERIFY_LEVELS)}."
         )
-    if spec.verify == "fidelity":
-        raise UsageError(
-            "verify: fidelity (comparing logits with the trained model) is not there yet.",
-            action="Use smoke, the highest level of this version.",
-        )
     name = spec.name or suggested(spec.checkpoint.resolve().name)
     validate(name)
     folder = (spec.output or DEFAULT_OUTPUT) / name.rsplit("/", 1)[-1]
@@ -272,6 +274,7 @@ class _Making:
     worker: Worker
     worker_is_own: bool
     prompt: Prompt
+    prover: Prover
     imatrix: Mapping[str, object] | None
 
     @classmethod
@@ -304,7 +307,12 @@ class _Making:
         with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
             prompt = prepare_prompt(checkpoint, spec.template, None if server is None else server.version)
             log.add(prompt.findings)
-        return cls(spec, target, log, stack, server, checkpoint, worker, given is None, prompt, imatrix)
+            options = FidelityOptions(spec.calibration, spec.device, spec.trust_remote_code, spec.threads)
+            fidelity = fidelity_check(spec.verify, checkpoint, prompt, vendor, options, log)
+            prover = Prover(checkpoint, prompt, spec.verify, fidelity, log)
+        return cls(
+            spec, target, log, stack, server, checkpoint, worker, given is None, prompt, prover, imatrix
+        )
 
     def convert(self, folder: Path, *, plan_only: bool = False) -> Converted:
         """Write the GGUF files to ``folder``."""
@@ -358,41 +366,22 @@ class _Making:
 
     def prove(self, files: Sequence[GgufFile], modelfiles: Mapping[str, Modelfile]) -> tuple[_Proven, ...]:
         """Put each file where it can run, and verify it there."""
-        return tuple(self._prove(file, modelfiles[file.quantization]) for file in files)
+        with self.prover.fidelity or contextlib.nullcontext():
+            return tuple(self._prove(file, modelfiles[file.quantization]) for file in files)
 
     def _prove(self, file: GgufFile, modelfile: Modelfile) -> _Proven:
         names = self.target.names(file.quantization)
-        level = self.spec.verify
         staged = self._stage(file, modelfile)
         with self.log.stage(Stage.VERIFICATION, f"Verifying {names[0]}"):
-            if level == "none":
-                return _Proven(Verification(names[0], "none", "none"), staged, names)
-            if self.server is not None and staged is not None:
-                done = verify_on_server(
-                    self.server,
-                    staged.name,
-                    names[0],
-                    level,
-                    checkpoint=self.checkpoint,
-                    prompt=self.prompt,
-                    modelfile=modelfile,
-                    on_event=self.log.on_event,
-                )
+            if self.spec.verify == "none":
+                done = Verification(names[0], "none", "none")
+            elif self.server is not None and staged is not None:
+                done = self.prover.on_server(self.server, staged.name, names[0], modelfile, file.path)
             else:
-                done = verify_embedded(
-                    file.path,
-                    names[0],
-                    level,
-                    checkpoint=self.checkpoint,
-                    prompt=self.prompt,
-                    modelfile=modelfile,
-                    on_event=self.log.on_event,
-                )
-        verification, findings = done
-        self.log.keep(findings)
-        if self.spec.register and self.server is None:
-            self.log.keep([not_registered(self.spec.host or "the default address", verification.engine)])
-        return _Proven(verification, staged, names)
+                done = self.prover.embedded(file.path, names[0], modelfile)
+        if self.spec.register and self.server is None and self.spec.verify != "none":
+            self.log.keep([not_registered(self.spec.host or "the default address", done.engine)])
+        return _Proven(replace(done, quantization=file.quantization), staged, names)
 
     def _stage(self, file: GgufFile, modelfile: Modelfile) -> StagedModel | None:
         if self.server is None:
@@ -412,25 +401,16 @@ class _Making:
         return staged
 
 
-def _status(proven: Sequence[_Proven]) -> BuildStatus:
+def _status(proven: Sequence[_Proven], prover: Prover) -> BuildStatus:
     checked = [file.verification for file in proven if file.verification.checked]
-    if not all(verification.passed for verification in checked):
+    if not all(verification.passed and prover.complete(verification) for verification in checked):
         return "failed"
     return "verified" if len(checked) == len(proven) else "unverified"
 
 
 def _verification_error(result: BuildResult) -> VerificationError:
-    first = next(item for item in result.verifications if item.checked and not item.passed)
-    wrong = [case for case in first.prompts if not case.equal]
-    if wrong:
-        problem = (
-            f"{first.model}: {len(wrong)} of {len(first.prompts)} prompts are not as trained"
-            f" ({first.engine}); conversation {wrong[0].name!r}, {wrong[0].detail}."
-        )
-    else:
-        problem = f"{first.model}: {first.smoke and first.smoke.detail} ({first.engine})."
     error = VerificationError(
-        problem,
+        failure(result.verifications, result.findings),
         action=f'Nothing was registered; the package is in {result.package.folder} and says "failed".',
         path=result.package.folder,
     )

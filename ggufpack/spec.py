@@ -143,6 +143,8 @@ class BuildSpec:
         allow: finding ids (``"GP209"``) that would stop the build and are accepted.
         threads: quantisation threads; ``None`` is the number of usable CPUs.
         imatrix: importance matrix file for the quantiser.
+        calibration: file or folder of texts that fidelity is measured on; ``None`` for built-in ones.
+        device: where the trained model runs for fidelity.
     """
 
     checkpoint: Path
@@ -161,6 +163,8 @@ class BuildSpec:
     allow: frozenset[str] = frozenset()
     threads: int | None = None
     imatrix: Path | None = None
+    calibration: Path | None = None
+    device: str = "auto"
 
 
 # --- what comes out ---------------------------------------------------------

@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FIDELITY_OPTIONS = (
+    click.option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        metavar="FILE|DIR",
+        help="Texts for fidelity: text files, or JSON lines with chats.  [default: a built-in set]",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda",
+        help="Where fidelity runs the trained model.",
+    ),
+)
 _OPTIONS = (
     click.argument("checkpoint", type=click.Path(path_type=Path)),
     click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
@@ -63,8 +78,10 @@ _OPTIONS = (
         type=click.Choice(["none", "prompts", "smoke", "fidelity"]),
         default="smoke",
         show_default=True,
-        help="How much to prove: prompts, and one answer (smoke).",
+        help="How much to prove: prompts; then answers and stops (smoke); then the tokenizer and every"
+        " token's probabilities against the trained model's (fidelity).",
     ),
+    *FIDELITY_OPTIONS,
     click.option("--overwrite", is_flag=True, help="Replace a package and models of the same name."),
     click.option("--allow", multiple=True, metavar="ID", help="Accept a finding that would stop the build."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Quantisation threads."),

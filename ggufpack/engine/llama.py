@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -210,14 +210,23 @@ class LlamaModel:
         self._batch = library.llama_batch_init(self._window, 0, 1)
 
 
+def engine_name() -> str:
+    """Program and version.
+
+    Raises:
+        VerificationError: xllamacpp is not installed.
+    """
+    try:
+        return f"llama.cpp in xllamacpp {metadata.version('xllamacpp')}"
+    except metadata.PackageNotFoundError as error:
+        raise _missing(error) from error
+
+
 def _library() -> Any:
     try:
         extension = import_module("xllamacpp.xllamacpp")
     except ImportError as error:
-        raise VerificationError(
-            f"Comparing logits needs the package xllamacpp ({error})",
-            action="Run: pip install 'ggufpack[engine]'.",
-        ) from error
+        raise _missing(error) from error
     library = ctypes.CDLL(str(extension.__file__))
     for name, (result, arguments) in _FUNCTIONS.items():
         try:
@@ -226,6 +235,13 @@ def _library() -> Any:
             raise _other_interface(name) from None
         function.restype, function.argtypes = result, arguments
     return library
+
+
+def _missing(error: ImportError) -> VerificationError:
+    return VerificationError(
+        f"Comparing logits needs the package xllamacpp ({error})",
+        action="Run: pip install 'ggufpack[engine]'.",
+    )
 
 
 def _other_interface(what: str) -> VerificationError:

@@ -1,9 +1,10 @@
-"""Findings of verification: GP601 to GP620."""
+"""Findings of verification: GP601 to GP629."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ggufpack.errors import GgufpackError
 from ggufpack.proofs import (
     LogprobCheck,
     ParsedCheck,
@@ -12,7 +13,6 @@ from ggufpack.proofs import (
     StopCheck,
     TokenizerParity,
     Verification,
-    VerifyLevel,
 )
 from ggufpack.spec import Finding, Severity
 from ggufpack.verification.prompts import escaped
@@ -40,16 +40,13 @@ STOP_NOT_TRIED = "GP616"
 NOT_PARSED = "GP617"
 PARSING_NOT_SEEN = "GP618"
 LOGPROBS_DIFFER = "GP619"
-TOKENIZER_NOT_COMPARED = "GP620"
+CONVERSION_BROKEN = "GP620"
+TEXTS_LEFT_OUT = "GP621"
+LOGPROBS_NOT_COMPARED = "GP622"
 
 
-def findings_of(verification: Verification, asked: VerifyLevel | None = None) -> tuple[Finding, ...]:
-    """What a verification found, and what it did not look at.
-
-    Args:
-        verification: the result.
-        asked: the level that the user asked for, when it may be higher than what was done.
-    """
+def findings_of(verification: Verification) -> tuple[Finding, ...]:
+    """What a verification found up to the level "smoke", and what it did not look at."""
     if verification.level == "none":
         return ()
     found = [finding for case in verification.prompts if (finding := _of_prompt(verification, case))]
@@ -72,17 +69,76 @@ def findings_of(verification: Verification, asked: VerifyLevel | None = None) ->
         found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
     found += [finding for check in verification.stops if (finding := _of_stop(verification, check))]
     found += [finding for check in verification.parsed if (finding := _of_parsed(verification, check))]
-    if verification.logprobs is not None and not verification.logprobs.equal:
-        found.append(_of_logprobs(verification, verification.logprobs))
+    return tuple(found)
+
+
+def fidelity_findings(verification: Verification) -> tuple[Finding, ...]:
+    """What the comparison with the trained model found, and what it did not look at."""
+    found: list[Finding] = []
     if verification.tokenizer is not None:
         found += _of_tokenizer(verification, verification.tokenizer)
-    elif asked == "fidelity":
+    fidelity = verification.fidelity
+    if fidelity is not None and fidelity.verdict == "broken":
         found.append(
-            _unchecked(TOKENIZER_NOT_COMPARED, f"{verification.model}: the tokenizer was not compared")
+            _error(
+                CONVERSION_BROKEN,
+                f"{verification.model} is not the trained model: {fidelity.detail}",
+                "Rounding does not explain it: weights, their order, rope, norms or keys are wrong."
+                " Look at report.html. If ggufpack made this file, please report it.",
+            )
         )
-    if asked == "fidelity" and verification.level != "fidelity":
-        found.append(_unchecked(FIDELITY_NOT_MEASURED, f"{verification.model}: logits were not compared"))
+    if verification.logprobs is not None and not verification.logprobs.equal:
+        found.append(_of_logprobs(verification, verification.logprobs))
+    elif verification.logprobs is None:
+        found.append(
+            _unchecked(
+                LOGPROBS_NOT_COMPARED,
+                f"{verification.model}: no server's own log probabilities were compared",
+            )
+        )
     return tuple(found)
+
+
+def fidelity_not_measured(model: str, error: GgufpackError) -> Finding:
+    """It was asked for; the verification has failed."""
+    return _error(
+        FIDELITY_NOT_MEASURED, f"{model}: fidelity could not be measured. {error.problem}", error.action
+    )
+
+
+def encoder_not_compared(model: str) -> Finding:
+    """An encoder has no next token."""
+    return _unchecked(FIDELITY_NOT_MEASURED, f"{model} makes embeddings: there are no logits to compare")
+
+
+def server_file_not_read(model: str, host: str) -> Finding:
+    """The server is on another machine, or its store cannot be read."""
+    return Finding(
+        FIDELITY_NOT_MEASURED,
+        Severity.ERROR,
+        f"{model}: fidelity could not be measured; the file that {host} stores cannot be read here",
+        action="Give the GGUF with --gguf, or run this on the server's machine.",
+    )
+
+
+def texts_left_out(clauses: Sequence[str]) -> Finding:
+    """Of the user's texts, in clauses."""
+    return _unchecked(
+        TEXTS_LEFT_OUT, f"Fidelity was not measured on all texts; left out: {'; '.join(clauses)}"
+    )
+
+
+def failure(verifications: Sequence[Verification], findings: Sequence[Finding]) -> str:
+    """One sentence about why a verification failed."""
+    wrong = next((item for item in verifications if any(not case.equal for case in item.prompts)), None)
+    if wrong is not None:
+        cases = [case for case in wrong.prompts if not case.equal]
+        return (
+            f"{wrong.model}: {len(cases)} of {len(wrong.prompts)} prompts are not as trained"
+            f" ({wrong.engine}); conversation {cases[0].name!r}, {cases[0].detail}."
+        )
+    first = next(one for one in findings if one.id.startswith("GP6") and one.severity is Severity.ERROR)
+    return f"{first.message.rstrip('.')}."
 
 
 def template_not_run(model: str, engine: str) -> Finding:

@@ -68,7 +68,7 @@ def verify_on_server(
             result = replace(result, parsed=check_parsed(engine, prompt, capabilities))
     finally:
         server.unload(staged)
-    return result, findings_of(result, asked=level)
+    return result, findings_of(result)
 
 
 def verify_embedded(
@@ -106,7 +106,7 @@ def verify_embedded(
             end_tokens=_end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
-        findings = findings_of(result, asked=level)
+        findings = findings_of(result)
         if modelfile.template is not None:
             findings = (*findings, template_not_run(model, engine.name))
     return result, findings

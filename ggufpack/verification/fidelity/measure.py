@@ -88,7 +88,7 @@ class FidelityCheck:
         self._options = options
         self._on_event = on_event
         self._threads = options.threads or usable_cpus()
-        self._window = min(WINDOW, checkpoint.context_length or WINDOW)
+        self.window = min(WINDOW, checkpoint.context_length or WINDOW)
         self.left_out: tuple[str, ...] = ()
         self._plain_texts = self._read_texts()
         self._source = Child(
@@ -126,7 +126,7 @@ class FidelityCheck:
             error=VerificationError,
         )
         with child:
-            opened = {"model": str(gguf.absolute()), "window": self._window, "threads": self._threads}
+            opened = {"model": str(gguf.absolute()), "window": self.window, "threads": self._threads}
             child.call({"do": "open", **opened})
             yield PackageModel(child)
 
@@ -245,8 +245,8 @@ class FidelityCheck:
             for text, ids in zip(texts, tokens, strict=True):
                 if room < len(ids):
                     self.left_out = (*self.left_out, f"{text.name} after its first {room} tokens")
-                for at in range(0, min(len(ids), room), self._window):
-                    found.append(TokenizedText(text, tuple(ids[at : at + min(self._window, room - at)])))
+                for at in range(0, min(len(ids), room), self.window):
+                    found.append(TokenizedText(text, tuple(ids[at : at + min(self.window, room - at)])))
                 room -= min(len(ids), room)
         if sum(len(text.tokens) for text in found) < 2:
             raise UsageError("The texts have no two tokens.", action="Give longer ones.", key="calibration")

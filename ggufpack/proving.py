@@ -1,0 +1,138 @@
+"""Proves files of one checkpoint, on a server or in the embedded engine, as far as a level says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufpack.chat_template.prompt import Prompt
+from ggufpack.checkpoint import Checkpoint
+from ggufpack.engine.choose import has_embedded_engine
+from ggufpack.engine.ollama import OllamaEngine
+from ggufpack.errors import UsageError, VerificationError
+from ggufpack.modelfile.model import Modelfile
+from ggufpack.progress import StageLog
+from ggufpack.proofs import Verification, VerifyLevel
+from ggufpack.registry import OllamaServer
+from ggufpack.verification.fidelity.measure import FidelityCheck, FidelityOptions
+from ggufpack.verification.findings import (
+    encoder_not_compared,
+    fidelity_findings,
+    fidelity_not_measured,
+    server_file_not_read,
+    texts_left_out,
+)
+from ggufpack.verification.package import verify_embedded, verify_on_server
+
+
+@dataclass(frozen=True)
+class Prover:
+    """What every file of a checkpoint is proven with.
+
+    Attributes:
+        fidelity: ``None`` below that level, and for an encoder.
+        log: gets findings and progress.
+    """
+
+    checkpoint: Checkpoint
+    prompt: Prompt
+    level: VerifyLevel
+    fidelity: FidelityCheck | None
+    log: StageLog
+
+    def on_server(
+        self, server: OllamaServer, stored: str, model: str, modelfile: Modelfile, gguf: Path | None
+    ) -> Verification:
+        """The model that the server holds as ``stored``; reports call it ``model``.
+
+        ``gguf`` is its file; ``None`` when it cannot be read, so that its logits are not compared.
+        """
+        done, findings = verify_on_server(
+            server,
+            stored,
+            model,
+            self.level,
+            checkpoint=self.checkpoint,
+            prompt=self.prompt,
+            modelfile=modelfile,
+            on_event=self.log.on_event,
+        )
+        self.log.keep(findings)
+        if gguf is None:
+            if self.fidelity is not None:
+                self.log.keep([server_file_not_read(model, server.host)])
+            return done
+        try:
+            return self._fidelity(gguf, done, OllamaEngine(server, stored))
+        finally:
+            if self.fidelity is not None:
+                server.unload(stored)
+
+    def embedded(self, gguf: Path, model: str, modelfile: Modelfile) -> Verification:
+        """A file without a server."""
+        done, findings = verify_embedded(
+            gguf,
+            model,
+            self.level,
+            checkpoint=self.checkpoint,
+            prompt=self.prompt,
+            modelfile=modelfile,
+            on_event=self.log.on_event,
+        )
+        self.log.keep(findings)
+        return self._fidelity(gguf, done, None)
+
+    def complete(self, verification: Verification) -> bool:
+        """Whether everything ran that the level asks for."""
+        return verification.fidelity is not None or self.fidelity is None
+
+    def _fidelity(self, gguf: Path, done: Verification, engine: OllamaEngine | None) -> Verification:
+        from ggufpack.verification.fidelity.prove import add_fidelity
+
+        if self.level == "fidelity" and self.checkpoint.is_encoder:
+            self.log.keep([encoder_not_compared(done.model)])
+        if self.fidelity is None:
+            return done
+        try:
+            done = add_fidelity(
+                self.fidelity, gguf, done, prompt=self.prompt, server=engine, on_event=self.log.on_event
+            )
+        except VerificationError as error:
+            self.log.keep([fidelity_not_measured(done.model, error)])
+            return done
+        if self.fidelity.left_out:
+            self.log.keep([texts_left_out(self.fidelity.left_out)])
+        self.log.keep(fidelity_findings(done))
+        return done
+
+
+def fidelity_check(
+    level: VerifyLevel,
+    checkpoint: Checkpoint,
+    prompt: Prompt,
+    vendor: Path,
+    options: FidelityOptions,
+    log: StageLog,
+) -> FidelityCheck | None:
+    """What compares logits, if the level asks for it; its process is not started yet.
+
+    Raises:
+        UsageError: the texts cannot be read, or the embedded engine is missing.
+    """
+    if level != "fidelity":
+        if options.calibration is not None:
+            raise UsageError(
+                f"Texts to compare on are of no use with --verify {level}.",
+                action="Add --verify fidelity, or leave --calibration out.",
+                key="calibration",
+            )
+        return None
+    if not has_embedded_engine():
+        raise UsageError(
+            "Comparing logits (fidelity) needs the package xllamacpp.",
+            action="Run: pip install 'ggufpack[engine]'.",
+            key="verify",
+        )
+    if checkpoint.is_encoder:
+        return None
+    return FidelityCheck(checkpoint, prompt, vendor, options, log.on_event)
