@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ggufpack.pipeline import build as build
     from ggufpack.pipeline import open_worker as open_worker
     from ggufpack.pipeline import plan as plan
+    from ggufpack.proofs import Verification as Verification
+    from ggufpack.recheck import VerifyResult as VerifyResult
+    from ggufpack.recheck import verify as verify
     from ggufpack.spec import BuildResult as BuildResult
     from ggufpack.spec import BuildSpec as BuildSpec
     from ggufpack.spec import Finding as Finding
@@ -29,6 +32,9 @@ _HOMES = {
     "build": "ggufpack.pipeline",
     "open_worker": "ggufpack.pipeline",
     "plan": "ggufpack.pipeline",
+    "verify": "ggufpack.recheck",
+    "VerifyResult": "ggufpack.recheck",
+    "Verification": "ggufpack.proofs",
     "BuildResult": "ggufpack.spec",
     "BuildSpec": "ggufpack.spec",
     "Finding": "ggufpack.spec",

@@ -9,9 +9,9 @@ import click
 
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, report_error
 from ggufpack.cli.options import build_options, make_spec
+from ggufpack.cli.proof import proof
 
 if TYPE_CHECKING:
-    from ggufpack.proofs import Verification
     from ggufpack.spec import BuildResult, BuildSpec
 
 
@@ -51,29 +51,9 @@ def _print_result(result: BuildResult, *, as_json: bool, error: Any = None) -> N
     for file in result.package.files:
         click.echo(f"  {file.path.name}  {file.size / 1e6:.1f} MB  sha256 {file.sha256[:12]}…")
     for verification in result.verifications:
-        click.echo(f"  {_proof(verification)}")
+        click.echo(f"  {proof(verification)}")
     for name in result.registered:
         click.echo(f"  registered {name}")
     latest = next((name for name in result.registered if name.endswith(":latest")), None)
     if latest is not None:
         click.echo(f"Run it: ollama run {latest.removesuffix(':latest')}")
-
-
-def _proof(verification: Verification) -> str:
-    if not verification.checked:
-        return f"{verification.model}: nothing was verified"
-    parts = []
-    if verification.prompts:
-        equal = sum(case.equal for case in verification.prompts)
-        counted = sum(case.actual_tokens is not None for case in verification.prompts)
-        parts.append(
-            f"{equal} of {len(verification.prompts)} prompts equal ({counted} with their token counts)"
-        )
-    smoke = verification.smoke
-    if smoke is not None:
-        end = "ended by a stop" if smoke.ok else smoke.detail
-        parts.append(f"answer {smoke.text.strip()[:60]!r}, {end}")
-    if verification.stops:
-        ended = sum(check.ended is True for check in verification.stops)
-        parts.append(f"{ended} of {len(verification.stops)} stops end it")
-    return f"{verification.model} on {verification.engine}: {'; '.join(parts)}"

@@ -12,6 +12,7 @@ from ggufpack.cli.doctor import doctor
 from ggufpack.cli.plan import plan
 from ggufpack.cli.template import template
 from ggufpack.cli.vendor import vendor
+from ggufpack.cli.verify import verify
 
 
 @click.group(
@@ -25,5 +26,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, plan, template, doctor, demo, vendor):
+for command in (build, plan, template, verify, doctor, demo, vendor):
     main.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,11 +91,18 @@ _OPTIONS = (
 )
 
 
-def build_options(command: F) -> F:
-    """Add the options, in this order."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
+    """Adds options, in this order."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+build_options = with_options(_OPTIONS)
 
 
 def make_spec(**values: Any) -> BuildSpec:

@@ -5,10 +5,8 @@ Source of the rules: Ollama 0.33.0, server/images.go and server/routes.go (``Get
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,7 +34,7 @@ from ggufpack.registry import OllamaServer
 from ggufpack.registry.errors import refusal, translated
 from ggufpack.registry.findings import template_ignored, version_unknown
 from ggufpack.registry.names import validate
-from ggufpack.registry.shown import ShownModel
+from ggufpack.registry.shown import ShownModel, local_blob
 
 SERVER, MODEL, KEYS, JINJA, IN_USE, CAPABILITIES = (
     "server",
@@ -170,7 +168,7 @@ def _check_stored(log: Log, server: OllamaServer, stored: _Stored) -> None:
     log.facts["architecture"] = architecture
     go = stored.modelfile.template if stored.modelfile is not None and shown.has_template_layer else None
     is_encoder = "embedding" in shown.capabilities
-    blob = _local_blob(stored)
+    blob = local_blob(stored.shown)
     if blob is not None:
         log.facts["file"] = str(blob)
         facts = check_gguf(log, blob, template=go)
@@ -195,17 +193,6 @@ def _check_stored(log: Log, server: OllamaServer, stored: _Stored) -> None:
             ),
         )
         check_against_gguf(log, kept, facts, None, on_server=True)
-
-
-def _local_blob(stored: _Stored) -> Path | None:
-    """The stored GGUF, when the server's store is on this machine and can be read."""
-    if stored.modelfile is None or stored.shown.sha256 is None:
-        return None
-    path = Path(stored.modelfile.from_)
-    # nothing but a blob of that digest: a server may name any path
-    if path.name != f"sha256-{stored.shown.sha256}" or not path.is_file() or not os.access(path, os.R_OK):
-        return None
-    return path
 
 
 def _facts_shown(

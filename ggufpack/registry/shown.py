@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # images.go: Model.String gives a model without a TEMPLATE layer this one
 _NO_TEMPLATE = re.compile(r"^TEMPLATE \{\{ \.Prompt \}\}$", re.MULTILINE)
-_FROM_BLOB = re.compile(r"^FROM .*sha256[-:]([0-9a-f]{64})$", re.MULTILINE)
+_FROM_BLOB = re.compile(r"^FROM (.*sha256[-:]([0-9a-f]{64}))$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,17 @@ class ShownModel:
         return self.template == template or (self.has_template_layer and template in self.modelfile)
 
 
+def local_blob(shown: ShownModel) -> Path | None:
+    """The stored GGUF, when the server's store is on this machine and can be read."""
+    blob = _FROM_BLOB.search(shown.modelfile)
+    if blob is None:
+        return None
+    path = Path(blob[1])
+    # nothing but a blob of that digest: a server may name any path
+    named = path.name == f"sha256-{blob[2]}"
+    return path if named and path.is_file() and os.access(path, os.R_OK) else None
+
+
 def parse_shown(answer: Mapping[str, Any]) -> ShownModel:
     """The answer of ``/api/show``."""
     modelfile = answer.get("modelfile") or ""
@@ -56,7 +69,7 @@ def parse_shown(answer: Mapping[str, Any]) -> ShownModel:
         system=answer.get("system") or "",
         parameters=_parse_parameters(answer.get("parameters") or ""),
         capabilities=tuple(answer.get("capabilities") or ()),
-        sha256=blob[1] if blob else None,
+        sha256=blob[2] if blob else None,
         details=answer.get("details") or {},
     )
 

@@ -127,8 +127,7 @@ class FidelityCheck:
         )
         with child:
             opened = {"model": str(gguf.absolute()), "window": self.window, "threads": self._threads}
-            child.call({"do": "open", **opened})
-            yield PackageModel(child)
+            yield PackageModel(child, child.call({"do": "open", **opened})["adds_bos"])
 
     def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Token ids by the checkpoint's tokenizer, as transformers loads it.
@@ -299,10 +298,15 @@ class FidelityCheck:
 
 
 class PackageModel:
-    """A GGUF in its process."""
+    """A GGUF in its process.
 
-    def __init__(self, child: Child) -> None:
+    Attributes:
+        adds_bos: whether engines put a BOS in front of a prompt, as the file says.
+    """
+
+    def __init__(self, child: Child, adds_bos: bool) -> None:
         self._child = child
+        self.adds_bos = adds_bos
 
     def call(self, request: Mapping[str, Any], on_progress: Any = None) -> dict[str, Any]:
         """A request of ``engine_worker.Package``."""

@@ -71,7 +71,9 @@ def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> 
     if text is None:
         return parity
     (expected,) = check.tokenize([text], special=prompt.template is None)
-    (actual,) = package.tokenize([text.removeprefix(prompt.bos)], special=True)
+    # engines take a template's BOS away where they add one
+    given = text.removeprefix(prompt.bos) if package.adds_bos else text
+    (actual,) = package.tokenize([given], special=True)
     misses = parity.misses
     if expected != actual:
         miss = TokenizerMiss(

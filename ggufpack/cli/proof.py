@@ -1,0 +1,46 @@
+"""What was proven about one file, as a line for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ggufpack.proofs import Fidelity, Verification
+
+
+def proof(verification: Verification) -> str:
+    """One line, in clauses."""
+    if not verification.checked:
+        return f"{verification.model}: nothing was verified"
+    parts = []
+    if verification.prompts:
+        equal = sum(case.equal for case in verification.prompts)
+        counted = sum(case.actual_tokens is not None for case in verification.prompts)
+        parts.append(
+            f"{equal} of {len(verification.prompts)} prompts equal ({counted} with their token counts)"
+        )
+    smoke = verification.smoke
+    if smoke is not None:
+        end = "ended by a stop" if smoke.ok else smoke.detail
+        parts.append(f"answer {smoke.text.strip()[:60]!r}, {end}")
+    if verification.stops:
+        ended = sum(check.ended is True for check in verification.stops)
+        parts.append(f"{ended} of {len(verification.stops)} stops end it")
+    if verification.tokenizer is not None:
+        equal = verification.tokenizer.texts - len(verification.tokenizer.misses)
+        parts.append(f"{equal} of {verification.tokenizer.texts} texts cut into the same tokens")
+    if verification.fidelity is not None:
+        parts.append(_figures(verification.fidelity))
+    if verification.logprobs is not None:
+        parts.append("the server runs this file" if verification.logprobs.equal else "the server differs")
+    return f"{verification.model} on {verification.engine}: {'; '.join(parts)}"
+
+
+def _figures(fidelity: Fidelity) -> str:
+    kl, top1, delta = fidelity.kl, fidelity.top1, fidelity.delta_perplexity
+    return (
+        f"{fidelity.verdict}: KL {kl.value:.4f} nats ({kl.low:.4f} to {kl.high:.4f}),"
+        f" same top token {top1.value:.1%} ({top1.low:.1%} to {top1.high:.1%}),"
+        f" perplexity {fidelity.source_perplexity:.2f} {delta.value:+.2f}"
+        f" ({delta.low:+.2f} to {delta.high:+.2f})"
+    )
