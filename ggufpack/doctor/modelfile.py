@@ -109,7 +109,7 @@ def check_against_gguf(
             )
         if jinja is None:
             log.skip("TEMPLATE against the chat template", "the model's chat template is not known here")
-    elif facts is not None and facts.chat_template is None and not facts.is_encoder:
+    elif facts is not None and facts.is_whole and facts.chat_template is None and not facts.is_encoder:
         log.add(
             [
                 make_finding(
