@@ -144,8 +144,11 @@ def read_modelfile(log: Log, path: Path) -> Modelfile | None:
     What is left without those lines is given back, so that the other checks can run.
     """
     with log.check(TEXT):
-        size = path.stat().st_size
+        if not path.is_file():
+            log.add([_no_text(path, "it is no regular file")])
+            return None
         try:
+            size = path.stat().st_size
             text = path.read_bytes().decode("utf-8") if size <= MAX_BYTES else None
         except UnicodeDecodeError as error:
             log.add([_no_text(path, f"byte {error.start:,} is not UTF-8")])

@@ -161,6 +161,19 @@ def test_a_hostile_array_takes_no_memory(tmp_path: Path) -> None:
     assert int(peak) < 400_000, "KiB"
 
 
+def test_a_header_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(head(keys=0))
+    assert {"GP266", "GP271", "GP350"} <= set(ids(examine(path), "error"))
+
+
+def test_a_type_that_llama_cpp_took_out(tmp_path: Path) -> None:
+    """4 was Q4_2."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(head(struct.pack("<Q1sIQIQ", 1, b"t", 1, 32, 4, 0), bytes(64), keys=0, tensors=1))
+    assert "GP267" in ids(examine(path), "error")
+
+
 def test_keys_are_read_as_the_gguf_package_wrote_them(tmp_path: Path) -> None:
     header = read_gguf_header(write_gguf(tmp_path / "m.gguf", add_bos=True))
     assert header.keys["tokenizer.ggml.tokens"] == list(TOKENS)

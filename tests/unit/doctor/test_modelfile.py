@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,8 @@ def test_no_text_of_that_kind_at_all(content: bytes, tmp_path: Path) -> None:
     found = of(tmp_path, content)
     assert ids(found) == ["GP550"]
     assert found.exit_code == 5
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "Modelfile")
+    assert ids(examine(tmp_path / "Modelfile")) == ["GP550"]
