@@ -140,7 +140,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def layout_findings(given: Path, folder: Path) -> list[Finding]:
-    """Of the folder taken for ``given``: whether it is another one, and what lies beside the model."""
+    """Whether another folder was taken than the ``given`` one, and what lies beside the model."""
     findings: list[Finding] = []
     if folder != given:
         findings.append(

@@ -109,9 +109,7 @@ def check_checkpoint(log: Log, path: Path, server_version: Callable[[], tuple[in
     checkpoint = parts.checkpoint()
     prompt = None
     if checkpoint is None:
-        log.skip_all(
-            (PROMPT, MODELFILE), "config.json, the tokenizer or the template's source cannot be read"
-        )
+        log.skip_all((PROMPT, MODELFILE), f"{parts.unread()} cannot be read")
     else:
         with log.check(PROMPT):
             prompt = prepare_prompt(checkpoint, "auto", server_version())

@@ -65,6 +65,9 @@ FINDING_KINDS: Mapping[str, FindingKind] = MappingProxyType(
         "GP354": FindingKind(_WARNING, "no pre-tokenizer, or the default one"),
         "GP355": FindingKind(_ERROR, "the vocabulary has another size than the embedding"),
         "GP356": FindingKind(_WARNING, "the GGUF names no EOS token"),
+        "GP357": FindingKind(
+            _INFO, "llama.cpp knows the end of a turn by its text, the file does not name it"
+        ),
         # --- chat template
         "GP450": FindingKind(_ERROR, "the chat template cannot be read"),
         "GP451": FindingKind(_WARNING, "the GGUF has no chat template"),

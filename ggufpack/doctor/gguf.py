@@ -64,18 +64,23 @@ class Vocabulary:
         return {variable: self.text(name) for name, variable in _NAMED.items()}
 
     @property
+    def named_ends(self) -> tuple[str, ...]:
+        """Texts of the tokens that the file itself calls ends."""
+        return tuple(text for text in map(self.text, ("eos", "eot", "eom")) if text)
+
+    @property
     def ends(self) -> tuple[str, ...]:
         """Texts of the tokens at which llama.cpp ends by itself (src/llama-vocab.cpp, special_eog_ids)."""
-        named = (self.text(name) for name in ("eos", "eot", "eom"))
         known = [text for text in self.special_texts if text in KNOWN_ENDS]
-        return tuple(dict.fromkeys([*(text for text in named if text), *known]))
+        return tuple(dict.fromkeys([*self.named_ends, *known]))
 
 
 @dataclass(frozen=True)
 class GgufFacts:
     """What later checks need of a GGUF.
 
-    ``chat_template`` is its text; ``jinja`` is ``None`` when there is none or it cannot be read.
+    ``chat_template`` is its text, ``None`` for none; ``is_whole`` is off where a server shows a part only,
+    so that a chat template may be there all the same. ``jinja`` is ``None`` when it cannot be read.
     """
 
     vocabulary: Vocabulary
@@ -83,6 +88,7 @@ class GgufFacts:
     chat_template: str | None = field(repr=False)
     context_length: int | None
     is_encoder: bool
+    is_whole: bool = True
 
 
 def check_gguf(
@@ -349,6 +355,8 @@ def check_jinja(
     end = jinja.stops[0] if jinja.stops else None
     if end is not None and vocabulary.tokens and end not in vocabulary.ends:
         log.add([_other_end(end, vocabulary, path)])
+    elif end is not None and vocabulary.tokens and end not in vocabulary.named_ends:
+        log.add([_known_end(end, eos, path)])
     if vocabulary.add_bos and jinja.plan.emits_bos is False and not jinja.bos:
         bos = vocabulary.text("bos")
         log.add(
@@ -397,6 +405,18 @@ def _other_end(end: str, vocabulary: Vocabulary, path: Path | None) -> Finding:
         path=path,
         key="tokenizer.ggml.eos_token_id",
         action=f"{repair.strip()} the line PARAMETER stop {quoted(end)} to the Modelfile.",
+    )
+
+
+def _known_end(end: str, eos: str | None, path: Path | None) -> Finding:
+    return make_finding(
+        "GP357",
+        f"The chat template ends a turn with {end!r}, and the file's EOS is {eos!r}: llama.cpp ends"
+        " there because"
+        " it knows the text; other programs go by the file.",
+        path=path,
+        key="tokenizer.ggml.eos_token_id",
+        action=f"Add the line PARAMETER stop {quoted(end)} to the Modelfile.",
     )
 
 

@@ -109,7 +109,7 @@ def check_against_gguf(
             )
         if jinja is None:
             log.skip("TEMPLATE against the chat template", "the model's chat template is not known here")
-    elif facts is not None and facts.chat_template is None and not facts.is_encoder:
+    elif facts is not None and facts.is_whole and facts.chat_template is None and not facts.is_encoder:
         log.add(
             [
                 make_finding(
@@ -144,8 +144,11 @@ def read_modelfile(log: Log, path: Path) -> Modelfile | None:
     What is left without those lines is given back, so that the other checks can run.
     """
     with log.check(TEXT):
-        size = path.stat().st_size
+        if not path.is_file():
+            log.add([_no_text(path, "it is no regular file")])
+            return None
         try:
+            size = path.stat().st_size
             text = path.read_bytes().decode("utf-8") if size <= MAX_BYTES else None
         except UnicodeDecodeError as error:
             log.add([_no_text(path, f"byte {error.start:,} is not UTF-8")])

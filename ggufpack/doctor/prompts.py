@@ -166,8 +166,8 @@ def first_difference(parsed: Template, jinja: JinjaFacts, bos: str | None) -> st
             actual = render(parsed, conversation, today=date.today())
         except GoTemplateError as error:
             return f"with {conversation.name} it fails ({error})"
-        if bos:
-            trained, actual = trained.removeprefix(bos), actual.removeprefix(bos)
+        if bos and trained.removeprefix(bos) == actual.removeprefix(bos):
+            continue
         if trained != actual:
             at = next(
                 (i for i, (a, b) in enumerate(zip(trained, actual, strict=False)) if a != b),

@@ -213,7 +213,8 @@ def _facts_shown(
             jinja = check_jinja(log, text, vocabulary, path=None, template=go, is_encoder=is_encoder)
         log.facts |= jinja_facts(jinja, text)
     context = stored.keys.get(f"{stored.keys.get('general.architecture')}.context_length")
-    return GgufFacts(vocabulary, jinja, text, context if isinstance(context, int) else None, is_encoder)
+    known = context if isinstance(context, int) else None
+    return GgufFacts(vocabulary, jinja, text, known, is_encoder, is_whole=text is not None)
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,88 @@
+"""A package folder against its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggufpack.doctor import Examination, examine
+from ggufpack.doctor.package import SCHEMA
+from ggufpack.report import record
+from tests.unit.doctor.files import GO_CHATML, write_gguf
+
+MODELFILE = (
+    f'FROM ./m-F16.gguf\nTEMPLATE """{GO_CHATML}"""\nPARAMETER num_ctx 2048\nPARAMETER stop <|im_end|>\n'
+)
+
+
+def ids(found: Examination) -> list[str]:
+    return [each.id for each in found.findings]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    gguf = write_gguf(tmp_path / "m-F16.gguf")
+    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    file = {"quantization": "F16", "path": gguf.name, "size": gguf.stat().st_size, "sha256": digest}
+    (tmp_path / "Modelfile").write_text(MODELFILE)
+    write(tmp_path, {"status": "verified", "name": "m", "files": [file], "modelfiles": {"F16": "Modelfile"}})
+    return tmp_path
+
+
+def write(folder: Path, result: dict[str, Any]) -> None:
+    (folder / "ggufpack.json").write_text(json.dumps({"schema": record.SCHEMA, "result": result}))
+
+
+def change(folder: Path, **values: Any) -> None:
+    write(folder, {**json.loads((folder / "ggufpack.json").read_text())["result"], **values})
+
+
+def test_a_good_one(package: Path) -> None:
+    found = examine(package)
+    assert (found.kind, found.status, ids(found)) == ("package", "fine", [])
+    assert {"digests", "GGUF weights"} <= {one.check for one in found.not_checked}
+    deep = examine(package, deep=True)
+    assert (deep.status, "digests" in deep.checked) == ("fine", True)
+
+
+def test_the_schema_is_the_one_that_is_written() -> None:
+    assert record.SCHEMA == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda folder: change(folder, status="failed"), "GP163"),
+        (lambda folder: change(folder, status="unverified"), "GP164"),
+        (lambda folder: (folder / "ggufpack.json").write_text("{"), "GP160"),
+        (lambda folder: (folder / "ggufpack.json").write_text('{"schema": 99}'), "GP160"),
+        (lambda folder: (folder / "m-F16.gguf").unlink(), "GP161"),
+        (lambda folder: (folder / "Modelfile").unlink(), "GP161"),
+        (lambda folder: (folder / "m-F16.gguf").open("ab").write(b"x"), "GP162"),
+        (lambda folder: write_gguf(folder / "other.gguf"), "GP165"),
+        (lambda folder: (folder / "Modelfile").write_text("FORM ./m-F16.gguf\nSYSTEM x\n"), "GP501"),
+    ],
+)
+def test_each_damage_is_told(damage: Callable[[Path], object], expected: str, package: Path) -> None:
+    damage(package)
+    assert expected in ids(examine(package))
+
+
+def test_a_changed_byte_shows_in_the_digest(package: Path) -> None:
+    path = package / "m-F16.gguf"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert ids(examine(package)) == []
+    assert "GP162" in ids(examine(package, deep=True))
+
+
+def test_a_record_names_no_file_outside(package: Path) -> None:
+    change(package, modelfiles={"F16": "../../Modelfile"}, files=[{"path": "/dev/zero", "size": 1}])
+    found = examine(package, deep=True)
+    assert all("zero" not in each.message for each in found.findings)
