@@ -65,6 +65,10 @@ def findings_of(verification: Verification) -> tuple[Finding, ...]:
         )
     if verification.smoke is not None:
         found += _of_smoke(verification, verification.smoke)
+        if not verification.stops:
+            found.append(
+                _unchecked(STOP_NOT_TRIED, f"{verification.model}: no stop was tried; there is none")
+            )
     else:
         found.append(_unchecked(SMOKE_NOT_RUN, f"{verification.model}: no answer was generated"))
     found += [finding for check in verification.stops if (finding := _of_stop(verification, check))]

@@ -38,7 +38,7 @@ _WEATHER: Message = {"role": "user", "content": "What is the weather in Bern now
 class Tags:
     """What a template prints around reasoning, and in front of a call; empty where it prints none.
 
-    ``json_calls``: a call is a JSON object.
+    ``json_calls``: a call is a JSON object, or a list of such.
     """
 
     thinking: tuple[str, ...] = ()
@@ -81,11 +81,14 @@ def check_parsed(
 
 def find_tags(template: ChatTemplate, traits: Traits) -> Tags:
     """The tags that this template prints, by rendering it."""
-    call = calling_answer(template, traits) if traits.calls else None
-    start = re.match(_TAG, (call or "").lstrip())
-    tag = start.group() if start else ""
-    is_json = call is not None and call.lstrip().removeprefix(tag).lstrip().startswith("{")
-    return Tags(_thinking_tags(template, traits), tag, is_json)
+    thinking = _thinking_tags(template, traits)
+    answer = calling_answer(template, traits) if traits.calls else None
+    head = (answer or "").partition(CALL.name)[0]
+    # an empty block of reasoning may stand in front
+    found = re.findall(_TAG, head)
+    tag = next((one for one in reversed(found) if one not in thinking), "")
+    call = head.rpartition(found[-1])[2] if found else head
+    return Tags(thinking, tag, call.lstrip().startswith(("{", "[")))
 
 
 def judge_thinking(answer: ChatAnswer, tags: Tags) -> ParsedCheck:
@@ -103,7 +106,7 @@ def judge_calls(answer: ChatAnswer, tags: Tags) -> ParsedCheck:
     if (answer.raw.get("message") or {}).get("tool_calls"):
         return ParsedCheck("tool_calls", True)
     _, tag, call = answer.text.partition(tags.call) if tags.call else ("", "", answer.text)
-    is_shown = bool(tag) or (not tags.call and call.lstrip().startswith("{"))
+    is_shown = bool(tag) or (not tags.call and call.lstrip().startswith(("{", "[")))
     if is_shown and CALL.name in call and (not tags.json_calls or _is_json(call)):
         return ParsedCheck("tool_calls", False, f"the call is in the text: {answer.text[:120]!r}")
     return ParsedCheck("tool_calls", None, f"the model called no tool: {answer.text[:80]!r}")
@@ -123,7 +126,7 @@ def _thinking_tags(template: ChatTemplate, traits: Traits) -> tuple[str, ...]:
 
 
 def _is_json(call: str) -> bool:
-    """Whether an object stands at its begin: what a server can read. A small model may write half of one."""
+    """Whether JSON stands at its begin: what a server can read. A small model may write half of one."""
     try:
         json.JSONDecoder().raw_decode(call.lstrip())
     except ValueError:

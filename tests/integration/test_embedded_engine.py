@@ -64,6 +64,7 @@ def test_the_real_model_passes(engine: EmbeddedEngine, gguf: Path, smollm2: Path
         count_tokens=token_counter(tokenizer),
         bos_text="<|im_start|>",
         special_texts=special_texts(tokenizer),
+        end_tokens=[(2, "<|im_end|>")],
     )
     assert [(case.name, case.detail) for case in done.prompts if not case.equal] == []
     assert sum(case.actual_tokens is not None for case in done.prompts) >= 5

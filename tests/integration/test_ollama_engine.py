@@ -77,6 +77,8 @@ def check(engine: OllamaEngine, checkpoint: Path) -> Verification:
         count_tokens=token_counter(checkpoint / "tokenizer.json"),
         bos_text="<|im_start|>",
         special_texts=special_texts(checkpoint / "tokenizer.json"),
+        stops=["<|im_end|>"],
+        end_tokens=[(2, "<|im_end|>")],
     )
 
 

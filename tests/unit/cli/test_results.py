@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from ggufpack import pipeline
 from ggufpack.cli.main import main
 from ggufpack.errors import VerificationError
-from ggufpack.proofs import Verification
+from ggufpack.proofs import StopCheck, Verification
 from ggufpack.spec import BuildPlan, BuildResult, BuildSpec, Event, EventHandler, FindingRaised, Note
 from tests.unit.builders import BAD, DIFFERENT, EQUAL, FINDING, plan, result, verification
 
@@ -54,6 +55,12 @@ def test_a_built_package(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert "GP207 warning: A head." in done.stderr
     assert "just so you know" in done.stderr
+
+
+def test_stops_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = (StopCheck("a", "string", True), StopCheck("a", "token", True), StopCheck("b", "string", None))
+    done = run(monkeypatch, result(OUT, replace(verification(EQUAL), stops=tried)), "build")
+    assert "1 of 1 prompts equal (1 with their token counts); 2 of 3 stops end it\n" in done.stdout
 
 
 def test_quiet_leaves_the_findings(monkeypatch: pytest.MonkeyPatch) -> None:

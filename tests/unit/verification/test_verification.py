@@ -72,6 +72,8 @@ def run(engine: Engine, level: str = "smoke") -> tuple[Verification, list[str]]:
         count_tokens=count,
         bos_text=BOS,
         special_texts=("<|end|>", " "),
+        stops=["[end]"],
+        end_tokens=[(END, "[end]")],
     )
     return done, [finding.id for finding in findings_of(done)]
 
@@ -87,6 +89,14 @@ def test_an_engine_that_is_right_passes() -> None:
     assert counted == [c.name for c in CONVERSATIONS if c.count_tokens]
     assert [tokens for _, tokens in engine.generated].count(1) == len(counted)
     assert engine.generated[-1] == (SMOKE_MESSAGES, 128)
+    assert [(check.kind, check.ended) for check in done.stops] == [("string", True), ("token", True)]
+
+
+def test_a_package_without_stops_is_not_checked_for_them() -> None:
+    done = verify(FakeEngine(), "smoke", model="m", expected=template, count_tokens=count, bos_text=BOS)
+    assert done.passed
+    assert [finding.id for finding in findings_of(done)] == ["GP616"]
+    assert verify(FakeEngine(), "prompts", model="m", expected=template, stops=["[end]"]).stops == ()
 
 
 def test_the_conversations_have_unique_names_and_cover_what_breaks_templates() -> None:
@@ -194,7 +204,7 @@ def test_what_was_not_looked_at_is_said() -> None:
     assert fidelity.level == "smoke", "the logits were not compared"
     assert found == []
     no_template = verify(FakeEngine(), "smoke", model="m", expected=None)
-    assert [finding.id for finding in findings_of(no_template)] == ["GP605"]
+    assert [finding.id for finding in findings_of(no_template)] == ["GP605", "GP616"]
     not_counted = verify(FakeEngine(), "smoke", model="m", expected=template)
     assert [finding.id for finding in findings_of(not_counted)] == ["GP604"]
 
