@@ -9,6 +9,7 @@ from ggufpack.cli.build import build
 from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.plan import plan
+from ggufpack.cli.report import report
 from ggufpack.cli.template import template
 from ggufpack.cli.vendor import vendor
 
@@ -24,5 +25,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, plan, template, demo, vendor):
+for command in (build, plan, template, report, demo, vendor):
     main.add_command(command)
