@@ -14,6 +14,7 @@ Pairs = tuple[tuple[str, str], ...]
 State = Literal["ok", "bad", "unchecked"]
 Status = Literal["verified", "unverified", "failed"]
 _SEVERITIES = ("error", "warning", "info")
+_FIELDS = {"thinking": "thinking", "tool_calls": "tool calls"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,28 @@ class Type:
         if self.proof is None or not self.proof.checked:
             return "unchecked"
         return "ok" if self.proof.passed else "bad"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is not as trained, the gravest first."""
+        proof = self.proof
+        if proof is None or not proof.checked:
+            return ()
+        found = []
+        differ = sum(not case.equal for case in proof.prompts)
+        if differ:
+            found.append(f"{differ} of {counted(len(proof.prompts), 'prompt')} differ")
+        if proof.tokenizer is not None and proof.tokenizer.misses:
+            found.append(f"{counted(len(proof.tokenizer.misses), 'text')} cut into other tokens")
+        if proof.smoke is not None and not proof.smoke.ok:
+            found.append(f"the answer is wrong ({proof.smoke.detail or proof.smoke.done_reason})")
+        found += [f"it does not end at {check.stop}" for check in proof.stops if check.ended is False]
+        found += [f"{_FIELDS[check.field]} not parsed" for check in proof.parsed if check.parsed is False]
+        if proof.fidelity is not None and proof.fidelity.verdict != "sound":
+            found.append("rounding does not explain the difference of its probabilities")
+        if proof.logprobs is not None and not proof.logprobs.equal:
+            found.append("the server's probabilities are not this file's")
+        return (*found,)
 
 
 @dataclass(frozen=True)
@@ -204,50 +227,34 @@ def _status(record: Record, types: Sequence[Type]) -> Status:
 def _verdict(record: Record, types: Sequence[Type], status: Status) -> str:
     name = record.result.name
     if status == "failed":
-        wrong = [f"{item.name}: {listed(problems)}" for item in types if (problems := _problems(item))]
-        return f"{name} does not behave as trained. {'; '.join(wrong) or 'A check failed'}."
+        wrong = [item for item in types if item.problems]
+        if not wrong:
+            return f"{name} does not behave as trained: the record says that a check failed, and not which."
+        where = "" if len(types) == 1 else f" in {listed(item.name for item in wrong)}"
+        first, *more = dict.fromkeys(problem for item in wrong for problem in item.problems)
+        rest = f", and {counted(len(more), 'more problem')}" if more else ""
+        return f"{name} does not behave as trained{where}: {first}{rest}."
     checked = [item for item in types if item.state == "ok"]
     if not checked:
         return f"Nothing was checked: whether {name} behaves as trained is not known."
-    sentence = f"{name} behaves as trained in every check that was made: {listed(_merits(checked))}."
     missing = [item.name for item in types if item.state == "unchecked"]
-    return f"{sentence} Nothing is known of {listed(missing)}." if missing else sentence
-
-
-def _problems(item: Type) -> list[str]:
-    proof = item.proof
-    if proof is None or not proof.checked:
-        return []
-    found = []
-    differ = sum(not case.equal for case in proof.prompts)
-    if differ:
-        found.append(f"{differ} of {counted(len(proof.prompts), 'prompt')} differ")
-    if proof.tokenizer is not None and proof.tokenizer.misses:
-        found.append(f"{counted(len(proof.tokenizer.misses), 'text')} cut into other tokens")
-    if proof.smoke is not None and not proof.smoke.ok:
-        found.append(f"the answer is wrong ({proof.smoke.detail or proof.smoke.done_reason})")
-    found += [f"it does not end at {check.stop}" for check in proof.stops if check.ended is False]
-    found += [f"{_FIELDS[check.field]} not parsed" for check in proof.parsed if check.parsed is False]
-    if proof.fidelity is not None and proof.fidelity.verdict != "sound":
-        found.append("rounding does not explain how far its probabilities are from the trained model's")
-    if proof.logprobs is not None and not proof.logprobs.equal:
-        found.append("the server's probabilities are not this file's")
-    return found
+    rest = f"; nothing is known of {listed(missing)}" if missing else ""
+    return f"{name} passed every check that was made: {listed(_merits(checked))}{rest}."
 
 
 def _merits(types: Sequence[Type]) -> list[str]:
     proofs = [item.proof for item in types if item.proof is not None]
     merits = []
     if prompts := sum(len(proof.prompts) for proof in proofs):
-        merits.append(f"all {counted(prompts, 'prompt')} equal")
+        merits.append(f"{counted(prompts, 'prompt')} of {prompts:,} equal the trained model's")
     if any(proof.tokenizer for proof in proofs):
-        merits.append("text cut into the same tokens")
+        merits.append("text is cut into the same tokens")
     if any(check.ended for proof in proofs for check in proof.stops):
-        merits.append("every stop tried ends the answer")
+        merits.append("every stop that was tried ends the answer")
     elif any(proof.smoke for proof in proofs):
         merits.append("the answer ends by itself")
     if any(proof.fidelity for proof in proofs):
-        merits.append("next-token probabilities as near as rounding allows")
+        merits.append("rounding explains every difference of probabilities")
     return merits
 
 
@@ -281,7 +288,6 @@ def _closeness(item: Type) -> Headline:
 
 # --- rows of results ----------------------------------------------------------
 
-_FIELDS = {"thinking": "thinking", "tool_calls": "tool calls"}
 _NOT_CHECKED = Cell("unchecked", "not checked")
 
 

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
+from datetime import datetime
 
 from ggufpack.proofs import Estimate
 
@@ -79,6 +80,15 @@ def seconds(value: float) -> str:
     if not math.isfinite(value):
         return _NOT_A_NUMBER
     return f"{value:.1f} s" if value < 60 else f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def moment(created: str) -> str:
+    """The record's time, to the minute; as it stands when it is no time."""
+    try:
+        time = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{time:%Y-%m-%d %H:%M} {time.tzname() or ''}".rstrip()
 
 
 def json_text(value: object) -> str:
