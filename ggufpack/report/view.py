@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ggufpack.proofs import Fidelity, PromptCase, TokenizerMiss, Verification
 from ggufpack.report.reading import File, FoundItem, Record
-from ggufpack.report.words import counted, json_text, listed, megabytes, percent, seconds, significant
+from ggufpack.report.words import counted, json_text, listed, megabytes, percent, seconds, short, significant
 
 Pairs = tuple[tuple[str, str], ...]
 State = Literal["ok", "bad", "unchecked"]
@@ -314,7 +314,7 @@ def _tokens(case: PromptCase) -> str:
 
 def _behaviour(types: Sequence[Type]) -> tuple[Row, ...]:
     return (
-        *_rows(types, lambda proof: ["Answer"] if proof.smoke else [], _smoke_cell),
+        *_rows(types, lambda proof: ["Ends an answer by itself"] if proof.smoke else [], _smoke_cell),
         *_rows(
             types, lambda proof: [_stop_label(check.kind, check.stop) for check in proof.stops], _stop_cell
         ),
@@ -369,10 +369,10 @@ def _logprob_cell(proof: Verification, _label: str) -> Cell | None:
     check = proof.logprobs
     if check is None:
         return None
-    text = f"within {significant(check.largest)} in {counted(check.cases, 'conversation')}"
+    text = f"within {short(check.largest)} in {counted(check.cases, 'conversation')}"
     if check.equal:
-        return Cell("ok", f"{text} (limit {significant(check.limit)})")
-    return Cell("bad", f"{text}, over the limit of {significant(check.limit)}", check.detail)
+        return Cell("ok", f"{text} (limit {short(check.limit)})")
+    return Cell("bad", f"{text}, over the limit of {short(check.limit)}", check.detail)
 
 
 def _rows(

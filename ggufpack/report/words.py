@@ -53,6 +53,12 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{places}f}"
 
 
+def short(value: float) -> str:
+    """A limit, or a value beside one: no zeros at the end."""
+    text = significant(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
 def percent(value: float, places: int = 1) -> str:
     """A share of 0 to 1; only 1 itself is 100 %."""
     if not math.isfinite(value):

@@ -31,6 +31,8 @@ _ON_PATH = ("chromium", "chromium-browser", "google-chrome")
 _PACKAGE, _VERSION = "@sparticuz/chromium", "153.0.0"
 _SHA256 = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0"
 _PARTS = ("chromium", "fonts.tar", "al2023.tar", "swiftshader.tar")
+# root has no sandbox, and a container no GPU
+_ARGUMENTS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--in-process-gpu")
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig>
@@ -181,10 +183,7 @@ def running_chromium(program: ChromiumProgram) -> Iterator[Chromium]:
             browser = playwright.chromium.launch(
                 executable_path=program.path,
                 env={**os.environ, **program.environment},
-                args=[
-                    "--no-sandbox",
-                    "--in-process-gpu",
-                ],  # root has no sandbox, and a container no GPU process
+                args=_ARGUMENTS,
             )
         except Error as error:
             raise BuildError(f"{program.path} does not start: {error.message[-600:]}") from error
