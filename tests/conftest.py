@@ -16,6 +16,7 @@ import pytest
 
 from ggufpack.errors import GgufpackError
 from tests.support import checkpoints, llama_cpp, oracle
+from tests.support.browser import Chromium, find_chromium, running_chromium
 from tests.support.go_template_oracle.oracle import GoOracle, build_go_oracle
 from tests.support.llama_cpp import BuildError
 from tests.support.ollama_build import OllamaProgram, find_ollama
@@ -24,7 +25,8 @@ from tests.support.ollama_server import RunningOllama, running_ollama
 _CANNOT_BE_HAD = (BuildError, GgufpackError)
 _OLLAMA = pytest.StashKey[str]()
 _DESELECTED = pytest.StashKey[Counter[str]]()
-_MARKERS = ("server", "engine", "go", "network")
+_CHROMIUM = pytest.StashKey[str]()
+_MARKERS = ("server", "engine", "go", "browser", "network")
 
 
 @pytest.fixture(scope="session")
@@ -106,15 +108,29 @@ def oracle_gguf(
     return make
 
 
+@pytest.fixture(scope="session")
+def chromium(request: pytest.FixtureRequest) -> Iterator[Chromium]:
+    """A running Chromium, for the pages that ggufpack writes."""
+    try:
+        program = find_chromium()
+        with running_chromium(program) as browser:
+            request.config.stash[_CHROMIUM] = f"{browser.version}, {program.origin}"
+            yield browser
+    except _CANNOT_BE_HAD as error:
+        pytest.fail(f"The tests need a real Chromium: {error}", pytrace=False)
+
+
 # --- which parts were real ----------------------------------------------------
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses the server carries the marker, so that ``-m "not server"`` leaves nothing behind."""
+    """Whatever uses the server or the browser carries the marker: ``-m "not server"`` leaves none behind."""
     for item in items:
         if {"ollama_server", "ollama_program"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -133,6 +149,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     except PackageNotFoundError:
         engine = "xllamacpp is not installed"
     terminalreporter.line(f"embedded engine: {engine}")
+    terminalreporter.line(f"Chromium: {config.stash.get(_CHROMIUM, 'not started in this run')}")
     deselected = config.stash.get(_DESELECTED, Counter())
     parts = ", ".join(f"{count} {name}" for name, count in sorted(deselected.items()))
     terminalreporter.line(f"deselected: {parts or 'nothing'}")

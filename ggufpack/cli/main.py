@@ -10,6 +10,7 @@ from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
 from ggufpack.cli.plan import plan
+from ggufpack.cli.report import report
 from ggufpack.cli.template import template
 from ggufpack.cli.vendor import vendor
 from ggufpack.cli.verify import verify
@@ -26,5 +27,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, plan, template, verify, doctor, demo, vendor):
+for command in (build, plan, template, verify, report, doctor, demo, vendor):
     main.add_command(command)
