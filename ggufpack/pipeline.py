@@ -27,6 +27,7 @@ from ggufpack.quantize.imatrix import load_imatrix
 from ggufpack.quantize.types import parse_file_types
 from ggufpack.registry import OllamaServer, StagedModel, refuse_existing, stage_model
 from ggufpack.registry.names import latest, suggested, tagged, validate
+from ggufpack.report.page import REPORT_NAME, write_report
 from ggufpack.report.record import make_record, write_record
 from ggufpack.spec import (
     DEFAULT_QUANTIZATION,
@@ -154,7 +155,7 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker |
             peak_worker_rss=converted.peak_rss,
             record=target.folder / RECORD_NAME,
         )
-        with making.log.stage(Stage.REPORT, "Writing the record"):
+        with making.log.stage(Stage.REPORT, "Writing the record and the report"):
             readings = making.prompt.plan.readings
             record = make_record(
                 spec,
@@ -165,6 +166,7 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker |
                 making.imatrix,
             )
             write_record(folder.working / RECORD_NAME, record)
+            write_report(record, folder.working / REPORT_NAME)
             for file in publishable:
                 if file.staged is not None:
                     file.staged.publish(file.names, overwrite=spec.overwrite)
