@@ -84,7 +84,7 @@ class FidelityCheck:
         on_event: EventHandler = ignore_event,
     ) -> None:
         self._checkpoint = checkpoint
-        self._prompt = prompt
+        self.prompt = prompt
         self._options = options
         self._on_event = on_event
         self._threads = options.threads or usable_cpus()
@@ -229,8 +229,8 @@ class FidelityCheck:
     def _read_texts(self) -> tuple[EvaluationText, ...]:
         path = self._options.calibration
         if path is None:
-            return builtin_texts(self._prompt)
-        found = read_calibration(path, self._prompt, max_texts=MAX_TOKENS, max_bytes=MAX_BYTES)
+            return builtin_texts(self.prompt)
+        found = read_calibration(path, self.prompt, max_texts=MAX_TOKENS, max_bytes=MAX_BYTES)
         self.left_out = found.left_out
         return found.texts
 
