@@ -197,8 +197,8 @@ def end_tokens(stops: Sequence[str], eos: str | None) -> tuple[str | None, str |
         stops: those that are one token each, in order.
         eos: the text of the GGUF's eos token.
     """
-    rest = [stop for stop in stops if stop != eos and stop not in _KNOWN_ENDS]
-    known = [stop for stop in stops if stop != eos and stop in _KNOWN_ENDS]
+    rest = [stop for stop in stops if stop != eos and stop not in KNOWN_ENDS]
+    known = [stop for stop in stops if stop != eos and stop in KNOWN_ENDS]
     if _EOM in known:
         rest.insert(1, _EOM)
         known.remove(_EOM)
@@ -209,7 +209,7 @@ def end_tokens(stops: Sequence[str], eos: str | None) -> tuple[str | None, str |
 
 _EOM = "<|eom_id|>"
 # Texts that llama.cpp ends at without being told (src/llama-vocab.cpp, special_eog_ids).
-_KNOWN_ENDS = frozenset(
+KNOWN_ENDS = frozenset(
     {
         "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
         "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",

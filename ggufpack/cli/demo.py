@@ -20,6 +20,7 @@ def demo(folder: Path, host: str | None, quantization: str, as_json: bool, quiet
     """Make the demo's checkpoint (SmolLM2-135M-Instruct, bf16) in FOLDER, and build it as `smollm2-demo`."""
     from ggufpack.cli.progress import progress_view
     from ggufpack.demo import make_demo_checkpoint
+    from ggufpack.engine.choose import has_embedded_engine
     from ggufpack.quantize.types import parse_file_types
     from ggufpack.spec import BuildSpec
 
@@ -32,6 +33,7 @@ def demo(folder: Path, host: str | None, quantization: str, as_json: bool, quiet
         quantizations=quantizations,
         output=folder / "packages",
         host=host,
+        verify="fidelity" if has_embedded_engine() else "smoke",
         overwrite=True,  # the demo's own model and folder
     )
     run_build(spec, as_json=as_json, quiet=quiet)

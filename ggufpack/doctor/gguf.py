@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.chat_template.guard import is_guarded
-from ggufpack.chat_template.stops import _KNOWN_ENDS as KNOWN_ENDS
+from ggufpack.chat_template.stops import KNOWN_ENDS
 from ggufpack.doctor.examination import DEEP, Log
 from ggufpack.doctor.findings import make_finding
-from ggufpack.doctor.gguf_header import GgufFileError, GgufHeader, read_gguf_header
 from ggufpack.doctor.prompts import JinjaFacts, add_native_losses, read_jinja
+from ggufpack.gguf_header import GgufFileError, GgufHeader, read_gguf_header
 from ggufpack.modelfile.render import quoted
 from ggufpack.quantize.types import FILE_TYPES
 from ggufpack.spec import Finding

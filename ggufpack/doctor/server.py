@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from ggufpack.chat_template.capabilities import chat_template_capabilities
 from ggufpack.chat_template.go.errors import GoTemplateError
 from ggufpack.chat_template.go.inspect import capabilities as go_capabilities
@@ -31,7 +29,6 @@ from ggufpack.errors import ModelfileError, RegistryError, UsageError
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.parse import parse
 from ggufpack.registry import OllamaServer
-from ggufpack.registry.errors import refusal, translated
 from ggufpack.registry.findings import template_ignored, version_unknown
 from ggufpack.registry.names import validate
 from ggufpack.registry.shown import ShownModel, local_blob
@@ -45,7 +42,6 @@ SERVER, MODEL, KEYS, JINJA, IN_USE, CAPABILITIES = (
     "capabilities",
 )
 _AFTER = (KEYS, JINJA, IN_USE, CAPABILITIES, "TEMPLATE", "stops", "parameters")
-_SHOW_SECONDS = 120.0
 _LISTED = 8
 
 
@@ -132,7 +128,7 @@ def _stored(log: Log, server: OllamaServer, name: str) -> _Stored | None:
             )
             return None
         shown = server.show(name)
-        keys = _model_info(server, name)
+        keys = server.model_info(name)
         modelfile = None
         try:
             modelfile = parse(shown.modelfile)
@@ -147,19 +143,6 @@ def _stored(log: Log, server: OllamaServer, name: str) -> _Stored | None:
         }
         return _Stored(shown, keys, modelfile)
     return None
-
-
-def _model_info(server: OllamaServer, name: str) -> Mapping[str, Any]:
-    """The GGUF's keys, arrays included: ``verbose`` is not in ``OllamaServer.show``."""
-    doing = f"show {name} with its keys"
-    with translated(server.host, doing):
-        answer = httpx.post(
-            f"{server.host}/api/show", json={"model": name, "verbose": True}, timeout=_SHOW_SECONDS
-        )
-        body = answer.json()
-    if not isinstance(body, dict) or not answer.is_success:
-        raise refusal("it gives no model_info", host=server.host, doing=doing)
-    return body.get("model_info") or {}
 
 
 def _check_stored(log: Log, server: OllamaServer, stored: _Stored) -> None:

@@ -13,7 +13,7 @@ from ggufpack.checkpoint import TensorInfo, TensorTable
 from ggufpack.checkpoint.wording import some
 from ggufpack.doctor.examination import Log
 from ggufpack.doctor.findings import make_finding
-from ggufpack.doctor.gguf_header import GgufHeader, GgufTensor
+from ggufpack.gguf_header import GgufHeader, GgufTensor
 from ggufpack.quantize.kernels import load_kernels
 from ggufpack.quantize.types import TensorType
 from ggufpack.spec import Progress, Stage

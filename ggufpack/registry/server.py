@@ -135,6 +135,17 @@ class OllamaServer:
             raise refusal("there is no such model", host=self.host, doing=f"show {name}")
         return shown
 
+    def model_info(self, name: str) -> Json:
+        """The keys of the stored GGUF, arrays included.
+
+        Raises:
+            ServerResponseError: there is no such model, or the server does not tell.
+        """
+        info = self._post("/api/show", {"model": name, "verbose": True}, f"show {name}").get("model_info")
+        if not isinstance(info, dict):
+            raise refusal("it gives no model_info", host=self.host, doing=f"show {name}")
+        return info
+
     def _try_show(self, name: str) -> ShownModel | None:
         doing = f"show {name}"
         with translated(self.host, doing):

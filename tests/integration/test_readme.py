@@ -67,7 +67,9 @@ def test_the_tour(smollm2: Path, ollama_server: RunningOllama, tmp_path: Path) -
     server.close()
 
 
-@pytest.mark.parametrize("command", ["build", "plan", "template", "verify", "report", "doctor", "vendor", "demo"])
+@pytest.mark.parametrize(
+    "command", ["build", "plan", "template", "verify", "report", "doctor", "vendor", "demo"]
+)
 def test_every_command_is_listed(command: str) -> None:
     assert f"`ggufpack {command}" in README
 

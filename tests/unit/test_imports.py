@@ -20,6 +20,7 @@ ORDER = (
     "spec",
     "errors",
     "child",
+    "gguf_header",
     "resources",
     "packages",
     "vendoring",

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ggufpack.errors import VerificationError
+from ggufpack.gguf_header import GgufFileError, read_gguf_header
 from ggufpack.quantize.kernels import Kernels, load_kernels
 from ggufpack.quantize.types import TensorType
 
@@ -49,20 +51,24 @@ class GgufTypes:
     Args:
         path: the GGUF.
         gguf: the vendored module.
+
+    Raises:
+        VerificationError: not a whole GGUF.
     """
 
     def __init__(self, path: Path, gguf: Any) -> None:
-        reader = gguf.GGUFReader(path)
-        self.imatrix = "quantize.imatrix.file" in reader.fields
-        self.tensors = {
-            tensor.name: (int(tensor.tensor_type), int(tensor.shape[0])) for tensor in reader.tensors
-        }
-        architecture = reader.fields["general.architecture"].contents()
+        try:
+            header = read_gguf_header(path)
+        except GgufFileError as error:
+            raise VerificationError(f"{path}: {error.problem}", action=error.action, path=path) from error
+        self.imatrix = "quantize.imatrix.file" in header.keys
+        self.tensors = {tensor.name: (tensor.type_number, tensor.shape[0]) for tensor in header.tensors}
+        architecture = header.text("general.architecture")
         numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
-        blocks = reader.fields.get(f"{architecture}.block_count")
+        blocks = header.integer(f"{architecture}.block_count")
         self._map = None
         if architecture in numbers and blocks is not None:
-            self._map = gguf.get_tensor_name_map(numbers[architecture], int(blocks.contents()))
+            self._map = gguf.get_tensor_name_map(numbers[architecture], blocks)
 
     def find(self, parameter: str) -> tuple[TensorType, int] | None:
         """Type and row length of a parameter's tensor, ``None`` when it is not found."""

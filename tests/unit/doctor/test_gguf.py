@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ggufpack.doctor import Examination, examine
-from ggufpack.doctor.gguf_header import read_gguf_header
+from ggufpack.gguf_header import read_gguf_header
 from tests.unit.doctor.files import CHATML, TOKENS, write_gguf
 
 ARRAY, STRING, U8, U32, U16 = 9, 8, 0, 4, 2
