@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ class Distance:
         """Count rows of logits or log probabilities in."""
         centred = expected - expected.mean(-1, keepdims=True)
         difference = centred - (actual - actual.mean(-1, keepdims=True))
-        self.squares += float(np.square(difference, dtype=np.float64).sum())
-        self.size += float(np.square(centred, dtype=np.float64).sum())
+        self.squares += float(np.vdot(difference, difference))
+        self.size += float(np.vdot(centred, centred))
 
     @property
     def relative(self) -> float:
@@ -100,50 +101,54 @@ def compare_text(
         against: what the package's have to be, in the same rows; ``None`` for the source's.
         worst: positions to keep.
     """
-    block: list[NDArray[np.float32]] = []
     done = 0
-
-    def count() -> None:
-        nonlocal done
-        package = np.stack(block)
-        first, last = start + done, start + done + len(block)
+    for package in _blocks(rows):
+        count = len(package)
+        first, last = start + done, start + done + count
         expected = source.rows(first, last)
         width = min(expected.shape[1], package.shape[1])
         if expected.shape[1] > width:
             expected = log_softmax(expected[:, :width])
-        package = log_softmax(package[:, :width])
+        package = log_softmax(package[:, :width])  # noqa: PLW2901 - logits are not needed any more
         kl = divergence(expected, package)
         into.kl += kl.tolist()
         into.agree += (expected.argmax(-1) == package.argmax(-1)).astype(int).tolist()
-        following = list(tokens[done + 1 : done + 1 + len(block)])
-        ends = [float("nan")] * (len(block) - len(following))
+        following = list(tokens[done + 1 : done + 1 + count])
+        ends = [float("nan")] * (count - len(following))
         into.source += [float(expected[index, token]) for index, token in enumerate(following)] + ends
         into.package += [float(package[index, token]) for index, token in enumerate(following)] + ends
-        meant = expected if against is None else against.rows(first, last)[:, :width]
-        into.distance.add(meant, package)
-        for index in np.argsort(-kl)[:worst]:
-            into.worst.append(
-                {
-                    "text": text,
-                    "position": done + int(index),
-                    "kl": float(kl[index]),
-                    "choices": _choices(expected[index], package[index]),
-                }
-            )
+        into.distance.add(expected if against is None else against.rows(first, last)[:, :width], package)
+        least = into.worst[-1]["kl"] if len(into.worst) >= max(1, worst) else -1.0
+        into.worst += [
+            {
+                "text": text,
+                "position": done + int(index),
+                "kl": float(kl[index]),
+                "choices": _choices(expected[index], package[index]),
+            }
+            for index in np.argsort(-kl)[:worst]
+            if kl[index] > least
+        ]
         into.worst = sorted(into.worst, key=lambda one: -one["kl"])[:worst]
-        done += len(block)
-        block.clear()
+        done += count
 
-    for row in rows:
-        block.append(np.array(row))  # a copy: the engine's buffer is used again
-        if len(block) == ROWS:
-            count()
-    if block:
-        count()
+
+def _blocks(rows: Iterable[NDArray[np.float32]]) -> Iterator[Rows]:
+    """Rows put together; copies, because the engine's buffer is used again."""
+    rows = iter(rows)
+    while block := [np.array(row) for row in islice(rows, ROWS)]:
+        yield np.stack(block)
 
 
 def _choices(source: NDArray[np.float32], package: NDArray[np.float32]) -> list[tuple[int, float, float]]:
-    ids = [*np.argsort(-source)[:CHOICES].tolist(), *np.argsort(-package)[:CHOICES].tolist()]
+    ids = [*_best(source), *_best(package)]
     return [
         (token, float(np.exp(source[token])), float(np.exp(package[token]))) for token in dict.fromkeys(ids)
     ]
+
+
+def _best(row: NDArray[np.float32]) -> list[int]:
+    """The most probable tokens, in order."""
+    count = min(CHOICES, len(row))
+    best = np.argpartition(-row, count - 1)[:count]
+    return [int(token) for token in best[np.argsort(-row[best])]]
