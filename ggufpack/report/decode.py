@@ -89,9 +89,12 @@ def _plain(hint: type, value: object, key: str) -> object:
             raise DecodeError(key, "is a number that no float holds") from None
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise DecodeError(key, f"must be {_KINDS[hint]}, and is {_kind(value)}")
+    if hint is int and isinstance(value, int) and abs(value) > _LARGEST:
+        raise DecodeError(key, "is larger than any count or size")
     return value
 
 
+_LARGEST = 2**63
 _KINDS = {
     str: "a string",
     bool: "a boolean",

@@ -46,7 +46,7 @@ def diff(expected: str, actual: str) -> tuple[Piece, ...]:
             pieces += _shortened(text, first=index == 0, last=index == len(changes) - 1)
         else:
             pieces.append((change, text))
-    return tuple(Piece(change, _runs(text, spaces=change != "same")) for change, text in pieces)
+    return tuple(Piece(change, _runs(text, spaces=change in ("missing", "added"))) for change, text in pieces)
 
 
 def _changes(expected: str, actual: str) -> Iterator[tuple[Change, str]]:

@@ -61,14 +61,18 @@ def distributions(
     histograms: Sequence[tuple[str, Sequence[tuple[float, int]]]], means: Mapping[str, float]
 ) -> Markup | None:
     """Share of tokens by KL (log10 nats), one strip a type, the mean marked; ``None`` without tokens."""
-    drawn = [(label, bins) for label, bins in histograms if sum(count for _edge, count in bins) > 0]
+    counted = [
+        (label, [(edge, count) for edge, count in bins if count > 0 and abs(edge) < 99])
+        for label, bins in histograms
+    ]
+    drawn = [(label, bins) for label, bins in counted if bins]
     if not drawn:
         return None
-    edges = sorted({edge for _label, bins in drawn for edge, count in bins if count})
+    edges = sorted({edge for _label, bins in drawn for edge, _count in bins})
+    width = min((b - a for a, b in itertools.pairwise(edges)), default=0.5)
     with _figure(0.55 + 0.72 * len(drawn)) as figure:
         axes = figure.subplots(len(drawn), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axis, (label, bins) in zip(axes, drawn, strict=True):
-            width = min((b[0] - a[0] for a, b in itertools.pairwise(bins)), default=0.5)
             total = sum(count for _edge, count in bins)
             axis.bar(
                 [edge for edge, _count in bins],
@@ -77,7 +81,7 @@ def distributions(
                 align="edge",
                 color=_SERIES[0],
             )
-            if (mean := means.get(label, math.nan)) > 0 and math.isfinite(mean):
+            if _has_place(mean := means.get(label, math.nan), log=True):
                 axis.axvline(math.log10(mean), color=_INK, linewidth=1.2, linestyle=(0, (3, 2)))
             _plain_axis(axis, grid="y")
             axis.set_ylabel(label, rotation=0, ha="right", va="center", color=_INK)
@@ -97,7 +101,7 @@ def intervals(
     items: Sequence[Interval], name: str, title: str, xlabel: str, *, marks: Mapping[str, float], log: bool
 ) -> Markup | None:
     """Values with their 95 % intervals, one line a type. ``marks``: a hollow second point of a label."""
-    drawn = [item for item in items if math.isfinite(item.value) and (not log or item.value > 0)]
+    drawn = [item for item in items if _has_place(item.value, log=log)]
     if not drawn:
         return None
     with _figure(0.62 + 0.34 * len(drawn)) as figure:
@@ -117,10 +121,11 @@ def intervals(
             capsize=3.5,
         )
         for row, item in zip(rows, drawn, strict=True):
-            if (mark := marks.get(item.label)) is not None and math.isfinite(mark) and (mark > 0 or not log):
+            if _has_place(mark := marks.get(item.label, math.nan), log=log):
                 axis.plot([mark], [row], marker="D", markersize=6, markerfacecolor=_PAPER, color=_SERIES[1])
         if log:
-            _logarithmic(axis, "x", [v for i in drawn for v in (i.value, max(i.low, _LEAST_KL), i.high)])
+            ends = [value for item in drawn for value in (item.value, max(item.low, floor), item.high)]
+            _logarithmic(axis, "x", [*ends, *marks.values()])
         _plain_axis(axis, grid="x")
         axis.set_yticks(list(rows), [item.label for item in drawn], color=_INK)
         axis.set_ylim(len(drawn) - 0.5, -0.5)
@@ -130,7 +135,7 @@ def intervals(
 
 def size_against_quality(points: Sequence[tuple[str, float, float]]) -> Markup | None:
     """File size in MB against mean KL, one labelled point a type; ``None`` for fewer than two."""
-    drawn = [point for point in points if math.isfinite(point[2]) and point[2] > 0]
+    drawn = [point for point in points if _has_place(point[2], log=True)]
     if len(drawn) < 2:
         return None
     with _figure(2.9) as figure:
@@ -159,7 +164,7 @@ def size_against_quality(points: Sequence[tuple[str, float, float]]) -> Markup |
 
 def by_text(texts: Sequence[str], series: Sequence[Series]) -> Markup | None:
     """Mean KL of each text, one marker shape a type."""
-    drawn = [s for s in series if any(v is not None and math.isfinite(v) and v > 0 for v in s.values)]
+    drawn = [s for s in series if any(_has_place(value, log=True) for value in s.values)]
     if not drawn or not texts:
         return None
     with _figure(0.95 + 0.27 * len(texts)) as figure:
@@ -167,7 +172,7 @@ def by_text(texts: Sequence[str], series: Sequence[Series]) -> Markup | None:
         every: list[float] = []
         for index, one in enumerate(drawn):
             places = [
-                (v, row) for row, v in enumerate(one.values) if v is not None and math.isfinite(v) and v > 0
+                (v, row) for row, v in enumerate(one.values) if v is not None and _has_place(v, log=True)
             ]
             every += [value for value, _row in places]
             axis.plot(
@@ -240,7 +245,7 @@ def _logarithmic(axis: Axes, which: str, values: Sequence[float]) -> None:
     """A log axis that covers ``values`` with at least two labelled ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    good = [value for value in values if value > 0 and math.isfinite(value)]
+    good = [value for value in values if _has_place(value, log=True)]
     low, high = min(good) / 1.5, max(good) * 1.5
     ticks = [
         m * 10.0**e
@@ -271,8 +276,13 @@ def _power(x: float) -> str:
     return f"1e{x:.0f}"
 
 
+def _has_place(value: float | None, *, log: bool) -> bool:
+    """Whether an axis can show it. No KL is as large as the limit, and matplotlib fails near infinity."""
+    return value is not None and math.isfinite(value) and abs(value) < 1e9 and (not log or value > 1e-15)
+
+
 def _finite(values: Sequence[float]) -> list[float]:
-    return [value if math.isfinite(value) else 0.0 for value in values]
+    return [value if _has_place(value, log=False) else 0.0 for value in values]
 
 
 # --- into the page ------------------------------------------------------------

@@ -13,7 +13,7 @@ from ggufpack.proofs import Estimate
 
 _NOT_A_NUMBER = "not a number"
 # anywhere; and at the start, where a list, a heading or a number would begin
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$]|^(?:[-+#=]|\d+(?=[.)]))")
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$]|^(?:[-+#=](?!\d)|\d+(?=[.)](?:\s|$)))")
 _SHOWN_FORMATS = "\u200c\u200d\u00ad"  # joiners and the soft hyphen: Persian, emoji, ordinary text
 
 
