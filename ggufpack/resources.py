@@ -34,8 +34,7 @@ def sync(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, durably; its folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that is not there yet, durably."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()

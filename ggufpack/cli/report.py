@@ -27,8 +27,9 @@ def report(folder: Path, markdown: Path | None, as_json: bool) -> None:
     DIR is a package folder, as `ggufpack build` makes it. Nothing is verified again.
     """
     from ggufpack.errors import UsageError
-    from ggufpack.report.page import REPORT_NAME, render_markdown, render_report, write_text
+    from ggufpack.report.page import REPORT_NAME, render_markdown, render_report
     from ggufpack.report.reading import read_record, typed
+    from ggufpack.resources import write_whole
 
     record = read_record(folder)
     status = typed(record, folder).result.status
@@ -37,7 +38,7 @@ def report(folder: Path, markdown: Path | None, as_json: bool) -> None:
     to_stdout = str(target) == "-"
     if not to_stdout:
         try:
-            write_text(text, target)
+            write_whole(target, text)
         except OSError as error:
             raise UsageError(
                 f"{target} cannot be written: {error.strerror or error}.", path=target

@@ -6,8 +6,6 @@ that could disguise a page are shown by their code points.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from ggufpack.report import plots, words
 from ggufpack.report.diff import diff, visible
 from ggufpack.report.reading import typed
 from ggufpack.report.view import Type, View, make_view
-from ggufpack.resources import data_folder, sync
+from ggufpack.resources import data_folder, write_whole
 
 REPORT_NAME = "report.html"
 MOST_WORST = 10
@@ -56,22 +54,7 @@ def write_report(record: Mapping[str, Any], target: Path) -> None:
         UsageError: as :func:`render_report`.
         OSError: the folder cannot be written.
     """
-    write_text(render_report(record), target)
-
-
-def write_text(text: str, target: Path) -> None:
-    """Write UTF-8 text to a temporary sibling, make it durable, and give it its name."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.tmp-", dir=target.parent)
-    scratch = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        scratch.chmod(0o644)
-        sync(scratch)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
-    sync(target.parent)
+    write_whole(target, render_report(record))
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:

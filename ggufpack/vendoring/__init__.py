@@ -312,6 +312,7 @@ def _extract(archive: Path, lock: Lock, folder: Path) -> None:
             f"The tree in {archive} has digest {digest}, the lock says {lock.tree_sha256}", path=archive
         )
     for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         resources.write_new(folder / path, content)
     resources.write_new(folder / PROVENANCE_NAME, _provenance_text(lock, listing).encode())
 

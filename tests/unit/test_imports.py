@@ -45,7 +45,7 @@ ORDER = (
     "cli",
     "__main__",
 )
-HEAVY = frozenset({"torch", "transformers", "ollama", "httpx", "numpy", "jinja2"})
+HEAVY = frozenset({"torch", "transformers", "ollama", "httpx", "numpy", "jinja2", "matplotlib"})
 
 
 def loaded_by(code: str) -> set[str]:
