@@ -55,7 +55,7 @@ class Bench:
         done = add_fidelity(self.check, gguf, nothing, prompt=prompt, server=None, on_event=ignore_event)
         if done.fidelity is None or done.tokenizer is None:
             raise RuntimeError(f"{gguf} was not measured")
-        return done.fidelity, not done.tokenizer.misses
+        return done.fidelity, not done.tokenizer.ordinary_misses
 
 
 @contextmanager

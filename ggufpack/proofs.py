@@ -44,20 +44,33 @@ class SmokeResult:
 
 @dataclass(frozen=True)
 class TokenizerMiss:
-    """A text that two tokenizers cut differently, made as short as possible. Tokens are their pieces."""
+    """A text that two tokenizers cut differently, made as short as possible. Tokens are their pieces.
+
+    ``ordinary``: it came up in prose, code or a chat, and not only in a text made to be hard.
+    """
 
     name: str
     text: str
     expected: tuple[str, ...]
     actual: tuple[str, ...]
+    ordinary: bool = True
 
 
 @dataclass(frozen=True)
 class TokenizerParity:
-    """The GGUF's tokenizer in the engine against the checkpoint's, on ``texts`` hard texts."""
+    """The GGUF's tokenizer in the engine against the checkpoint's, on ``texts`` texts, most of them hard.
+
+    llama.cpp reads some rare texts in its own way for whole families of tokenizers (a space after a special
+    token in SentencePiece ones): that is told, and only an ordinary text makes a package fail.
+    """
 
     texts: int
     misses: tuple[TokenizerMiss, ...] = ()
+
+    @property
+    def ordinary_misses(self) -> tuple[TokenizerMiss, ...]:
+        """Those that everyday use meets."""
+        return tuple(miss for miss in self.misses if miss.ordinary)
 
 
 @dataclass(frozen=True)
@@ -237,7 +250,7 @@ class Verification:
             self.checked
             and all(case.equal for case in self.prompts)
             and (self.smoke is None or self.smoke.ok)
-            and (self.tokenizer is None or not self.tokenizer.misses)
+            and (self.tokenizer is None or not self.tokenizer.ordinary_misses)
             and all(check.ended is not False for check in self.stops)
             and all(check.parsed is not False for check in self.parsed)
             and (self.fidelity is None or self.fidelity.verdict == "sound")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ggufpack.doctor.examination import Examination, Kind, Log, NotChecked, Status
-from ggufpack.doctor.findings import FINDING_KINDS, FindingKind, make_finding
+from ggufpack.doctor.findings import FINDING_KINDS, make_finding
 from ggufpack.package_folder import RECORD_NAME
 from ggufpack.spec import EventHandler, ignore_event
 
-__all__ = ["FINDING_KINDS", "Examination", "FindingKind", "Kind", "NotChecked", "Status", "examine"]
+__all__ = ["FINDING_KINDS", "Examination", "Kind", "NotChecked", "Status", "examine"]
 
 _MAGIC = b"GGUF"
 _MODELFILE_SUFFIXES = frozenset({"", ".modelfile", ".txt"})

@@ -8,20 +8,11 @@ GP150 and GP260 and so on, behind those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from ggufpack.checkpoint.findings import FindingKind
 from ggufpack.spec import Finding, Severity
-
-
-@dataclass(frozen=True)
-class FindingKind:
-    """What an id stands for."""
-
-    severity: Severity
-    meaning: str
-
 
 _ERROR, _WARNING, _INFO, _UNCHECKED = (
     Severity.ERROR,

@@ -10,6 +10,7 @@ aborts takes its process along: use it through ``engine.logits``, in a worker.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
@@ -24,7 +25,7 @@ from ggufpack.errors import VerificationError
 # room for a structure: three times what llama_context_params had in October 2026
 _ROOM = 512
 _DEFAULT_CONTEXT = (512, 2048, 512, 1)  # n_ctx, n_batch, n_ubatch, n_seq_max: llama_context_default_params
-_LOG_WARNINGS = 3  # GGML_LOG_LEVEL_WARN (ggml.h)
+_WARNING, _ERROR = 3, 4  # ggml_log_level (ggml.h)
 
 
 class _Params(ctypes.Structure):
@@ -178,6 +179,8 @@ class LlamaModel:
 
     def _load(self) -> None:
         library = self._library
+        library.llama_log_set(_LOG, None)
+        _said.clear()
         self._no_devices = ctypes.c_void_p(None)  # an empty list, which ends with NULL: the CPU alone
         params = library.llama_model_default_params()
         if any(params.words):
@@ -188,7 +191,7 @@ class LlamaModel:
         self._model = library.llama_model_load_from_file(str(self._path).encode(), params)
         if self._model is None:
             raise VerificationError(
-                f"llama.cpp cannot load {self._path}",
+                f"llama.cpp cannot load {self._path}{_reason()}",
                 action="Build the package again; if it fails again, this llama.cpp does not know the model.",
                 path=self._path,
             )
@@ -201,13 +204,32 @@ class LlamaModel:
         params.words[:3] = (self._window, self._window, self._window)
         self._context = library.llama_init_from_model(self._model, params)
         if self._context is None:
-            raise VerificationError(f"llama.cpp cannot make a context for {self._path}", path=self._path)
+            raise VerificationError(
+                f"llama.cpp cannot make a context for {self._path}{_reason()}", path=self._path
+            )
         # it pads n_ctx, so it may be more
         got = library.llama_n_ctx(self._context), library.llama_n_batch(self._context)
         if not all(self._window <= number <= 2 * self._window + 256 for number in got):
             raise _other_interface("llama_context_params")
         library.llama_set_n_threads(self._context, self._threads, self._threads)
         self._batch = library.llama_batch_init(self._window, 0, 1)
+
+
+_said: list[str] = []  # what llama.cpp called an error, since a file began to load
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _LOG(level: int, text: bytes, _data: Any) -> None:  # noqa: N802 - it is an object of ctypes
+    if level >= _WARNING:
+        said = text.decode("utf-8", "replace")
+        sys.stderr.write(said)
+        if level == _ERROR:
+            _said.append(said.strip())
+
+
+def _reason() -> str:
+    """The first error is the cause; the others follow from it."""
+    return f" ({_said[0]})" if _said else ""
 
 
 def engine_name() -> str:

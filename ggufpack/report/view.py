@@ -64,8 +64,8 @@ class Type:
         differ = sum(not case.equal for case in proof.prompts)
         if differ:
             found.append(f"{differ} of {counted(len(proof.prompts), 'prompt')} differ")
-        if proof.tokenizer is not None and proof.tokenizer.misses:
-            found.append(f"{counted(len(proof.tokenizer.misses), 'text')} cut into other tokens")
+        if proof.tokenizer is not None and (wrong := proof.tokenizer.ordinary_misses):
+            found.append(f"{counted(len(wrong), 'ordinary text')} cut into other tokens")
         if proof.smoke is not None and not proof.smoke.ok:
             found.append(f"the answer is wrong ({proof.smoke.detail or proof.smoke.done_reason})")
         found += [f"it does not end at {check.stop}" for check in proof.stops if check.ended is False]
@@ -248,7 +248,7 @@ def _merits(types: Sequence[Type]) -> list[str]:
     if prompts := sum(len(proof.prompts) for proof in proofs):
         merits.append(f"{counted(prompts, 'prompt')} of {prompts:,} equal the trained model's")
     if any(proof.tokenizer for proof in proofs):
-        merits.append("text is cut into the same tokens")
+        merits.append("ordinary text is cut into the same tokens")
     if any(check.ended for proof in proofs for check in proof.stops):
         merits.append("every stop that was tried ends the answer")
     elif any(proof.smoke for proof in proofs):
@@ -362,7 +362,8 @@ def _tokenizer_cell(proof: Verification, _label: str) -> Cell | None:
         return None
     texts, misses = proof.tokenizer.texts, len(proof.tokenizer.misses)
     same = f"{texts - misses:,} of {texts:,} texts cut the same"
-    return Cell("bad" if misses else "ok", same)
+    detail = "rare texts differ" if misses and not proof.tokenizer.ordinary_misses else None
+    return Cell("bad" if proof.tokenizer.ordinary_misses else "ok", same, detail)
 
 
 def _logprob_cell(proof: Verification, _label: str) -> Cell | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ggufpack.errors import GgufpackError
 from ggufpack.proofs import (
@@ -11,6 +12,7 @@ from ggufpack.proofs import (
     PromptCase,
     SmokeResult,
     StopCheck,
+    TokenizerMiss,
     TokenizerParity,
     Verification,
 )
@@ -267,24 +269,37 @@ def _of_logprobs(verification: Verification, check: LogprobCheck) -> Finding:
 
 
 def _of_tokenizer(verification: Verification, parity: TokenizerParity) -> list[Finding]:
-    action = (
-        "Check the pre-tokenizer, the merges and the token types in the GGUF (tokenizer.ggml.pre). The model"
-        " reads such texts as other tokens than in training."
+    found = []
+    for ordinary in (True, False):
+        misses = [miss for miss in parity.misses if miss.ordinary is ordinary]
+        shown = misses if len(misses) <= SHOWN_MISSES + 1 else misses[:SHOWN_MISSES]
+        found += [_miss(verification, miss) for miss in shown]
+        if more := len(misses) - len(shown):
+            rest = (
+                f"{verification.model}: the tokenizer cuts {more} more texts otherwise; all are in the record"
+            )
+            found.append(replace(found[-1], message=rest))
+    return found
+
+
+def _miss(verification: Verification, miss: TokenizerMiss) -> Finding:
+    message = (
+        f"{verification.model}: the tokenizer cuts '{_excerpt(miss.text)}' ({miss.name}) into"
+        f" {_pieces(miss.actual)}, the checkpoint's into {_pieces(miss.expected)}"
     )
-    found = [
-        _error(
+    if miss.ordinary:
+        return _error(
             TOKENIZER_DIFFERS,
-            f"{verification.model}: the tokenizer cuts '{_excerpt(miss.text)}' ({miss.name}) into"
-            f" {_pieces(miss.actual)}, the checkpoint's into {_pieces(miss.expected)}",
-            action,
+            message,
+            "Check the pre-tokenizer, the merges and the token types in the GGUF (tokenizer.ggml.pre). The"
+            " model reads such texts as other tokens than in training.",
         )
-        for miss in parity.misses
-    ]
-    more = len(found) - SHOWN_MISSES
-    if more <= 1:
-        return found
-    rest = f"{verification.model}: the tokenizer cuts {more} more texts otherwise; all are in ggufpack.json"
-    return [*found[:SHOWN_MISSES], _error(TOKENIZER_DIFFERS, rest, action)]
+    return Finding(
+        TOKENIZER_DIFFERS,
+        Severity.WARNING,
+        message,
+        action="Ordinary texts are cut as in training; llama.cpp reads such rare ones in its own way.",
+    )
 
 
 def _pieces(pieces: Sequence[str]) -> str:

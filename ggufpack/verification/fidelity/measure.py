@@ -90,7 +90,7 @@ class FidelityCheck:
         self._threads = options.threads or usable_cpus()
         self.window = min(WINDOW, checkpoint.context_length or WINDOW)
         self.left_out: tuple[str, ...] = ()
-        self._plain_texts = self._read_texts()
+        self.texts = self._read_texts()
         self._source = Child(
             "ggufpack.verification.fidelity.source_worker",
             (str(vendor), str(bytecode_folder())),
@@ -239,7 +239,7 @@ class FidelityCheck:
         found: list[TokenizedText] = []
         room = min(MAX_TOKENS, MAX_STORED // (2 * max(1, self._vocabulary())))
         for is_chat in (False, True):
-            texts = [text for text in self._plain_texts if text.is_chat is is_chat]
+            texts = [text for text in self.texts if text.is_chat is is_chat]
             tokens = self.tokenize([text.text for text in texts], special=not is_chat)
             for text, ids in zip(texts, tokens, strict=True):
                 if room < len(ids):

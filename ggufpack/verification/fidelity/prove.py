@@ -15,6 +15,7 @@ from ggufpack.proofs import TokenizerMiss, TokenizerParity, Verification
 from ggufpack.spec import EventHandler, Progress, Stage
 from ggufpack.verification.conversations import CONVERSATIONS
 from ggufpack.verification.fidelity.measure import FidelityCheck, PackageModel
+from ggufpack.verification.hard_texts import HardText
 from ggufpack.verification.logprobs import NextTokens, check_logprobs
 from ggufpack.verification.tokenizer_parity import check_tokenizer
 
@@ -65,22 +66,21 @@ def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> 
     def piece(token: int) -> str:
         return package.pieces([token])[0].decode("utf-8", "backslashreplace")
 
-    parity = check_tokenizer(check.tokenize, package.tokenize, piece, special_texts=prompt.special_texts)
+    texts = [HardText(text.name, text.text) for text in check.texts]
+    ordinary = check_tokenizer(check.tokenize, package.tokenize, piece, texts)
+    hard = check_tokenizer(check.tokenize, package.tokenize, piece, special_texts=prompt.special_texts)
+    misses = [*ordinary.misses, *(replace(miss, ordinary=False) for miss in hard.misses)]
     # and once as an engine begins a prompt, with what the file says about BOS and EOS
     text = prompt.expected(CONVERSATIONS[0].messages) if prompt.template is not None else _PLAIN_PROMPT
-    if text is None:
-        return parity
-    (expected,) = check.tokenize([text], special=prompt.template is None)
-    # engines take a template's BOS away where they add one
-    given = text.removeprefix(prompt.bos) if package.adds_bos else text
-    (actual,) = package.tokenize([given], special=True)
-    misses = parity.misses
-    if expected != actual:
-        miss = TokenizerMiss(
-            "a prompt with its BOS", text, *(tuple(map(piece, ids)) for ids in (expected, actual))
-        )
-        misses = (*misses, miss)
-    return TokenizerParity(parity.texts + 1, misses)
+    if text is not None:
+        (expected,) = check.tokenize([text], special=prompt.template is None)
+        # engines take a template's BOS away where they add one
+        given = text.removeprefix(prompt.bos) if package.adds_bos else text
+        (actual,) = package.tokenize([given], special=True)
+        if expected != actual:
+            one, other = (tuple(map(piece, ids)) for ids in (expected, actual))
+            misses.append(TokenizerMiss("a prompt with its BOS", text, one, other))
+    return TokenizerParity(ordinary.texts + hard.texts + (text is not None), tuple(misses))
 
 
 def _next_tokens(
