@@ -218,13 +218,16 @@ class LlamaModel:
 _said: list[str] = []  # what llama.cpp called an error, since a file began to load
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _LOG(level: int, text: bytes, _data: Any) -> None:  # noqa: N802 - it is an object of ctypes
+def _log(level: int, text: bytes, _data: Any) -> None:
     if level >= _WARNING:
         said = text.decode("utf-8", "replace")
         sys.stderr.write(said)
         if level == _ERROR:
             _said.append(said.strip())
+
+
+# it has to live as long as the library may call it
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_log)
 
 
 def _reason() -> str:

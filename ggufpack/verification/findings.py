@@ -189,6 +189,13 @@ def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
     if case.equal:
         if case.expected_tokens is not None and case.actual_tokens is None:
             return _unchecked(TOKENS_NOT_COUNTED, f"{what}: {case.detail}")
+        if case.expected_tokens != case.actual_tokens:
+            return Finding(
+                TOKEN_COUNT_DIFFERS,
+                Severity.WARNING,
+                f"{what}: {case.detail}",
+                action="llama.cpp does not normalise such characters, as the checkpoint's tokenizer does.",
+            )
         return None
     if case.actual_tokens is not None:
         return _error(

@@ -24,8 +24,8 @@ def test_all_passed() -> None:
     assert found.status == "verified"
     assert found.verdict == (
         "smollm2-demo passed every check that was made: 24 prompts of 24 equal the trained model's,"
-        " text is cut into the same tokens, every stop that was tried ends the answer and rounding"
-        " explains every difference of probabilities."
+        " ordinary text is cut into the same tokens, every stop that was tried ends the answer and"
+        " rounding explains every difference of probabilities."
     )
     assert [(item.label, item.value, item.state) for item in found.headlines] == [
         ("Prompts equal", "24 of 24", "ok"),

@@ -10,7 +10,7 @@ import pytest
 
 from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.proofs import LogprobCheck, Verification
-from ggufpack.verification.findings import findings_of
+from ggufpack.verification.findings import fidelity_findings
 from ggufpack.verification.logprobs import PLAIN, check_logprobs
 
 GIVEN = {b"A": 0.6, b"B": 0.3, b"C": 0.05}
@@ -54,7 +54,7 @@ def test_what_differs_is_named() -> None:
     name = max(one.name for one in PLAIN[:2])
     assert done.detail == f"conversation '{name}', next token 'A': 0.600 on the server, 0.100 expected"
     verification = Verification("m:q8_0", "Ollama 1", "fidelity", logprobs=done)
-    (finding,) = [one for one in findings_of(verification) if one.id == "GP619"]
+    (finding,) = [one for one in fidelity_findings(verification) if one.id == "GP619"]
     assert "differ by 0.500" in finding.message
     assert done.detail in finding.message
 
