@@ -255,6 +255,14 @@ def run(descriptor: int, vendor: Path, bytecode: Path) -> None:
             reporter.error(error)
         except MemoryError:
             reporter.error(VerificationError("There is not enough memory to run the trained model."))
+        except Exception as error:  # whatever a model's own code raises: the parent raises it
+            logging.getLogger("ggufpack").exception("the trained model failed")
+            reporter.error(
+                VerificationError(
+                    f"The trained model cannot be run ({type(error).__name__}: {_first_line(error)})",
+                    action="Use --verify smoke, which needs no source model.",
+                )
+            )
         else:
             reporter.send("done", **answer)
 
