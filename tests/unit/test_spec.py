@@ -64,6 +64,12 @@ def test_build_json() -> None:
                     "leaked": [],
                     "detail": None,
                 },
+                "tokenizer": None,
+                "stops": [],
+                "parsed": [],
+                "fidelity": None,
+                "logprobs": None,
+                "quantization": None,
             }
         ],
         "findings": [FINDING],
