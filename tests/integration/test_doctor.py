@@ -103,7 +103,7 @@ def test_a_store_of_another_machine(
 
     register(server, "doctor-far", package, template="[INST] {{ .Prompt }} [/INST]")
     register(server, "doctor-plain", package, template="{{ .Prompt }}")
-    monkeypatch.setattr(doctor_server, "_local_blob", lambda _stored: None)
+    monkeypatch.setattr(doctor_server, "local_blob", lambda _stored: None)
     far = examine("doctor-far", host=server.host)
     assert "GP575" in ids(far)
     skipped = {one.check for one in far.not_checked}
