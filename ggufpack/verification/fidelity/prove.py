@@ -15,6 +15,7 @@ from ggufpack.proofs import TokenizerMiss, TokenizerParity, Verification
 from ggufpack.spec import EventHandler, Progress, Stage
 from ggufpack.verification.conversations import CONVERSATIONS
 from ggufpack.verification.fidelity.measure import FidelityCheck, PackageModel
+from ggufpack.verification.fidelity.texts import builtin_texts
 from ggufpack.verification.hard_texts import HardText
 from ggufpack.verification.logprobs import NextTokens, check_logprobs
 from ggufpack.verification.tokenizer_parity import check_tokenizer
@@ -66,7 +67,9 @@ def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> 
     def piece(token: int) -> str:
         return package.pieces([token])[0].decode("utf-8", "backslashreplace")
 
-    texts = [HardText(text.name, text.text) for text in check.texts]
+    # the user's own texts may be few
+    given = dict.fromkeys([*check.texts, *builtin_texts(prompt)])
+    texts = [HardText(text.name, text.text) for text in given]
     ordinary = check_tokenizer(check.tokenize, package.tokenize, piece, texts)
     hard = check_tokenizer(check.tokenize, package.tokenize, piece, special_texts=prompt.special_texts)
     misses = [*ordinary.misses, *(replace(miss, ordinary=False) for miss in hard.misses)]
@@ -75,8 +78,8 @@ def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> 
     if text is not None:
         (expected,) = check.tokenize([text], special=prompt.template is None)
         # engines take a template's BOS away where they add one
-        given = text.removeprefix(prompt.bos) if package.adds_bos else text
-        (actual,) = package.tokenize([given], special=True)
+        shown = text.removeprefix(prompt.bos) if package.adds_bos else text
+        (actual,) = package.tokenize([shown], special=True)
         if expected != actual:
             one, other = (tuple(map(piece, ids)) for ids in (expected, actual))
             misses.append(TokenizerMiss("a prompt with its BOS", text, one, other))
