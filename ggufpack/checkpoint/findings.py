@@ -6,7 +6,9 @@ GP3xx tokenizer, GP4xx the source of the chat template.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ggufpack.spec import Finding, Severity
@@ -69,7 +71,8 @@ FINDING_KINDS: dict[str, FindingKind] = {
 }
 
 
-def make_finding(
+def finding_of(
+    kinds: Mapping[str, FindingKind],
     finding_id: str,
     message: str,
     *,
@@ -77,12 +80,8 @@ def make_finding(
     key: str | None = None,
     action: str | None = None,
 ) -> Finding:
-    """A finding with the severity of its kind. ``KeyError`` when the id is not in the table."""
-    return Finding(
-        id=finding_id,
-        severity=FINDING_KINDS[finding_id].severity,
-        message=message,
-        path=path,
-        key=key,
-        action=action,
-    )
+    """A finding with the severity of its kind. ``KeyError`` when the id is not in the table ``kinds``."""
+    return Finding(finding_id, kinds[finding_id].severity, message, path=path, key=key, action=action)
+
+
+make_finding = partial(finding_of, FINDING_KINDS)

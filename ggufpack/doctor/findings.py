@@ -8,11 +8,11 @@ GP150 and GP260 and so on, behind those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from types import MappingProxyType
 
-from ggufpack.checkpoint.findings import FindingKind
-from ggufpack.spec import Finding, Severity
+from ggufpack.checkpoint.findings import FindingKind, finding_of
+from ggufpack.spec import Severity
 
 _ERROR, _WARNING, _INFO, _UNCHECKED = (
     Severity.ERROR,
@@ -92,13 +92,4 @@ FINDING_KINDS: Mapping[str, FindingKind] = MappingProxyType(
 )
 
 
-def make_finding(
-    finding_id: str,
-    message: str,
-    *,
-    path: Path | None = None,
-    key: str | None = None,
-    action: str | None = None,
-) -> Finding:
-    """A finding with the severity of its kind. ``KeyError`` when the id is not in the table."""
-    return Finding(finding_id, FINDING_KINDS[finding_id].severity, message, path=path, key=key, action=action)
+make_finding = partial(finding_of, FINDING_KINDS)

@@ -4,7 +4,7 @@ xllamacpp has no call for the logits of a text, but its extension exports llama.
 (include/llama.h). Parameter structures grow from version to version, so nothing here knows their size:
 they are passed in room for more than they need, and only their first fields are set, whose places are
 checked against their documented defaults before, and by llama.cpp's own getters after. A llama.cpp that
-aborts takes its process along: use it through ``engine.logits``, in a worker.
+aborts takes its process along: use it in a worker (``verification.fidelity.engine_worker``).
 """
 
 from __future__ import annotations
@@ -55,12 +55,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_load_from_file": (_VOID, (_TEXT, _Params)),
     "llama_model_free": (None, (_VOID,)),
     "llama_model_get_vocab": (_VOID, (_VOID,)),
-    "llama_model_n_ctx_train": (_INT, (_VOID,)),
     "llama_init_from_model": (_VOID, (_VOID, _Params)),
     "llama_free": (None, (_VOID,)),
     "llama_n_ctx": (ctypes.c_uint32, (_VOID,)),
     "llama_n_batch": (ctypes.c_uint32, (_VOID,)),
-    "llama_n_ubatch": (ctypes.c_uint32, (_VOID,)),
     "llama_set_n_threads": (None, (_VOID, _INT, _INT)),
     "llama_get_memory": (_VOID, (_VOID,)),
     "llama_memory_clear": (None, (_VOID, _BOOL)),
@@ -81,7 +79,7 @@ class LlamaModel:
 
     Args:
         model: the file.
-        window: tokens of the longest text; 0 loads the vocabulary with the weights, and computes nothing.
+        window: tokens of the longest text.
         threads: for the computation.
 
     Raises:
@@ -196,8 +194,6 @@ class LlamaModel:
                 path=self._path,
             )
         self._vocab = library.llama_model_get_vocab(self._model)
-        if self._window == 0:
-            return
         params = library.llama_context_default_params()
         if tuple(params.words) != _DEFAULT_CONTEXT:
             raise _other_interface("llama_context_params")

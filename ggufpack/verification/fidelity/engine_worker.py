@@ -82,7 +82,7 @@ def run(descriptor: int) -> None:
                 path = Path(request["model"])
                 model = LlamaModel(path, window=request["window"], threads=request["threads"]).__enter__()
                 package = Package(model, reporter)
-                answer: dict[str, Any] = {"vocabulary": model.vocabulary_size, "adds_bos": model.adds_bos}
+                answer: dict[str, Any] = {"adds_bos": model.adds_bos}
             else:
                 answer = getattr(package, request["do"])(request)
         except GgufpackError as error:

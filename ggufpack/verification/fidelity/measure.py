@@ -165,7 +165,7 @@ class FidelityCheck:
             moved=rounded["moved"],
             exact=rounded["exact"],
         )
-        kl = np.array(compared["kl"])
+        kl, agree = np.array(compared["kl"]), np.array(compared["agree"], np.float64)
         source, own = np.array(compared["source"]), np.array(compared["package"])
         resamples = Resamples([len(text) for text in texts])
         return Fidelity(
@@ -177,7 +177,7 @@ class FidelityCheck:
             kl=resamples.mean(kl),
             kl_quantiles=quantiles(kl),
             kl_histogram=histogram(kl),
-            top1=resamples.mean(np.array(compared["agree"], np.float64)),
+            top1=resamples.mean(agree),
             source_perplexity=perplexity(source),
             perplexity=perplexity(own),
             delta_perplexity=resamples.of(lambda means: np.exp(-means[1]) - np.exp(-means[0]), source, own),
@@ -187,7 +187,7 @@ class FidelityCheck:
             error_limit=judged.limit,
             verdict=judged.verdict,
             detail=judged.detail,
-            by_text=self._by_text(kl, np.array(compared["agree"], np.float64), source, own),
+            by_text=self._by_text(kl, agree, source, own),
             worst=tuple(self._worst(one, package) for one in compared["worst"]),
         )
 
