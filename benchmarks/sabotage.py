@@ -8,66 +8,19 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import ggufpack
-from ggufpack import vendoring
-from ggufpack.chat_template.prompt import prepare_prompt
 from ggufpack.checkpoint import open_checkpoint
 from ggufpack.errors import GgufpackError
-from ggufpack.proofs import Fidelity, Verification
-from ggufpack.spec import ignore_event
-from ggufpack.verification.fidelity.measure import FidelityCheck, FidelityOptions
-from ggufpack.verification.fidelity.prove import add_fidelity
+from ggufpack.proofs import Fidelity
 from tests.support.checkpoints import TINY, smollm2_checkpoint, tiny_checkpoint
+from tests.support.fidelity import FEW, bench
 from tests.support.sabotage import SABOTAGES, SabotageError
 
 BROKEN_TYPES = ("Q4_K_M", "Q8_0")
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K", "IQ4_XS")
 TINY_TYPES = ("F16", "Q8_0", "Q4_K_M")
-FEW = "The quick brown fox, 12 dogs and a cat. Ein Satz mit Wörtern; naïve façade.\n" * 3
-
-
-class Bench:
-    """One checkpoint and its packages."""
-
-    def __init__(self, checkpoint: Path, types: tuple[str, ...], folder: Path, check: FidelityCheck) -> None:
-        self.check = check
-        self.checkpoint = checkpoint
-        built = ggufpack.build(
-            checkpoint,
-            name=folder.name,
-            quantization=types,
-            output=folder.parent,
-            template="native",
-            register=False,
-            verify="none",
-            allow=("GP401", "GP402"),
-        )
-        self.files = {file.quantization: file.path for file in built.package.files}
-
-    def prove(self, gguf: Path) -> tuple[Fidelity, bool]:
-        """Fidelity, and whether the tokenizers agree."""
-        nothing = Verification(gguf.name, "", "none")
-        prompt = self.check.prompt
-        done = add_fidelity(self.check, gguf, nothing, prompt=prompt, server=None, on_event=ignore_event)
-        if done.fidelity is None or done.tokenizer is None:
-            raise RuntimeError(f"{gguf} was not measured")
-        return done.fidelity, not done.tokenizer.ordinary_misses
-
-
-@contextmanager
-def bench(
-    checkpoint: Path, types: tuple[str, ...], folder: Path, texts: Path | None = None
-) -> Iterator[Bench]:
-    """A checkpoint with its packages, and its trained model running."""
-    opened = open_checkpoint(checkpoint)
-    prompt = prepare_prompt(opened, "auto", None)
-    options = FidelityOptions(calibration=texts, device="cpu")
-    with FidelityCheck(opened, prompt, vendoring.require(), options) as check:
-        yield Bench(checkpoint, types, folder, check)
 
 
 def show(name: str, found: Fidelity, tokenizer: bool, wanted: str) -> bool:
@@ -99,13 +52,17 @@ def sabotaged(folder: Path) -> Iterator[bool]:
 
 
 def sound(folder: Path) -> Iterator[bool]:
-    """SmolLM2 in every type, then the tiny ones."""
+    """SmolLM2 in every type."""
     with bench(smollm2_checkpoint(), TYPES, folder / "sound") as made:
         for quantization, gguf in made.files.items():
             yield show(f"SmolLM2 {quantization}", *made.prove(gguf), "sound")
+
+
+def tiny(folder: Path, architectures: Iterable[str] = TINY) -> Iterator[bool]:
+    """Every tiny model that generates, in three types."""
     texts = folder / "few.txt"
     texts.write_text(FEW, encoding="utf-8")
-    for arch in TINY:
+    for arch in architectures:
         if open_checkpoint(tiny_checkpoint(arch)).is_encoder:
             continue
         try:
@@ -117,11 +74,15 @@ def sound(folder: Path) -> Iterator[bool]:
 
 
 def main() -> None:
-    """Both tables, and the number of wrong verdicts."""
+    """All tables, or those that are named (a tiny architecture is one), and the number of wrong verdicts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = {"sabotage": sabotaged, "sound": sound}
-        verdicts = [right for part in sys.argv[1:] or parts for right in parts[part](folder)]
+        parts = {"sabotage": sabotaged, "sound": sound, "tiny": tiny}
+        verdicts = [
+            right
+            for part in sys.argv[1:] or parts
+            for right in (parts[part](folder) if part in parts else tiny(folder, [part]))
+        ]
     print(f"{len(verdicts)} verdicts, {verdicts.count(False)} wrong")
 
 

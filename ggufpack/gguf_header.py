@@ -89,6 +89,7 @@ class GgufHeader:
     Attributes:
         keys: every key and its value; an array is a list of strings or an ``array`` of numbers.
         tensors: in the order of the file.
+        tensors_at: where their descriptions begin, behind the keys; bytes from the file's start.
         problems: what is wrong behind the header: overlapping, missing or unknown tensors.
     """
 
@@ -98,6 +99,7 @@ class GgufHeader:
     keys: Mapping[str, Any] = field(repr=False)
     tensors: tuple[GgufTensor, ...] = field(repr=False)
     problems: tuple[GgufFileError, ...] = ()
+    tensors_at: int = 0
 
     def text(self, key: str) -> str | None:
         """A key's value when it is a string."""
@@ -204,6 +206,7 @@ def _read(reader: _Reader, path: Path) -> GgufHeader:
                 "Join them with llama-gguf-split --merge FIRST-PART OUTPUT.",
                 _SPLIT_COUNT,
             )
+        tensors_at = reader.position
         infos = [_tensor_info(reader, number, tensor_count) for number in range(tensor_count)]
     except UnicodeDecodeError:
         raise _damaged(f"there is a name that is no UTF-8 before byte {reader.position:,}") from None
@@ -213,7 +216,7 @@ def _read(reader: _Reader, path: Path) -> GgufHeader:
     start = -(-reader.position // alignment) * alignment
     tensors = tuple(_tensor(*info, start) for info in infos)
     problems = tuple(_placement(tensors, alignment, start, reader.size))
-    return GgufHeader(path, reader.size, version, keys, tensors, problems)
+    return GgufHeader(path, reader.size, version, keys, tensors, problems, tensors_at)
 
 
 def _check_magic(reader: _Reader) -> None:

@@ -190,10 +190,12 @@ class Fidelity:
             the reference is computed in that dtype.
         expected_kl: of the source with its weights rounded as the file's types say, computed by the
             reference; ``None`` when the rounding could not be repeated.
-        error: relative distance of the package's logits from what they have to be.
+        error: relative distance of the package's logits from what they have to be; with the file's
+            weights decoded, so that the engine does not round its inputs, where that hides mistakes.
         error_limit: the distance from which on the conversion is broken, not only rounded.
         verdict: whether rounding explains the difference.
         detail: one sentence about the verdict.
+        not_checked: why small mistakes were not looked for; empty when they were.
         by_text, worst: texts in order; positions, the worst first.
     """
 
@@ -215,6 +217,7 @@ class Fidelity:
     error_limit: float
     verdict: Literal["sound", "broken"]
     detail: str
+    not_checked: str = ""
     by_text: tuple[TextFidelity, ...] = ()
     worst: tuple[WorstToken, ...] = ()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ggufpack.checkpoint.config import ModelConfig
+from ggufpack.checkpoint.experts import check_experts
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.generation import Generation
 from ggufpack.checkpoint.header import TensorInfo
@@ -32,6 +33,7 @@ def cross_checks(
 ) -> tuple[Finding, ...]:
     """Everything that needs more than one file."""
     return (
+        *check_experts(config),
         *_check_dtypes(config, tensors),
         *_check_embedding(config, tensors, tokenizer),
         *_check_head(config, tensors),

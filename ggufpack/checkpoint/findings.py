@@ -41,6 +41,8 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP115": FindingKind(_INFO, "the weights are stored quantised and are dequantised first"),
     "GP116": FindingKind(_WARNING, "config.json names a value of the wrong type, which is ignored"),
     "GP117": FindingKind(_WARNING, "an encoder without a pooling configuration"),
+    "GP118": FindingKind(_INFO, "a key that transformers leaves out is added for the conversion"),
+    "GP119": FindingKind(_ERROR, "llama.cpp weights the chosen experts otherwise than config.json says"),
     # --- tensors
     "GP201": FindingKind(_INFO, "the floating-point tensors are stored in more than one dtype"),
     "GP202": FindingKind(_INFO, "the tensors are stored in another dtype than config.json names"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.chat_template.stops import end_tokens
 from ggufpack.checkpoint import Checkpoint
+from ggufpack.checkpoint.experts import unwritten_keys
 from ggufpack.child import usable_cpus
 from ggufpack.convert.protocol import Job
 from ggufpack.convert.size import AHEAD_BYTES, CHUNK_WEIGHTS
@@ -35,6 +36,7 @@ def conversion_job(
         checkpoint=checkpoint.folder.resolve(),
         outputs=tuple(outputs.items()),
         intermediate=intermediate_precision(checkpoint.tensors.dtypes),
+        config=unwritten_keys(checkpoint.model_config),
         overrides=_overrides(checkpoint, prompt),
         trust_remote_code=trust_remote_code,
         allowed=tuple(sorted(allowed)),

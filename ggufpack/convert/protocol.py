@@ -17,6 +17,7 @@ class Job:
         checkpoint: the folder.
         outputs: (file type, temporary path) of each file to write.
         intermediate: ``"f32"``, ``"f16"`` or ``"bf16"``: the converter's own output precision.
+        config: keys that are added to config.json for the conversion.
         overrides: key-value pairs (text, boolean, unsigned 32-bit) that replace those in the GGUF.
         trust_remote_code: whether the checkpoint's own Python code may run.
         allowed: finding ids of value problems that are accepted.
@@ -28,6 +29,7 @@ class Job:
     checkpoint: Path
     outputs: tuple[tuple[str, Path], ...]
     intermediate: str
+    config: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, str | bool | int] = field(default_factory=dict)
     trust_remote_code: bool = False
     allowed: tuple[str, ...] = ()

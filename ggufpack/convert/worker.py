@@ -80,8 +80,10 @@ class Converter:
                 kind = self._conversion.ModelType.TEXT
                 architecture = self._conversion.get_model_architecture(config, kind)
                 model_class = self._conversion.get_model_class(architecture)
+                # without additions it reads the file itself, as it does on the command line
+                added = {"hparams": {**config, **job.config}} if job.config else {}
                 # the path is only a name: the sink writes job.outputs
-                model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf")
+                model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf", **added)
                 _begin_before_vocabulary(model, sink)
                 model.write()
         finally:

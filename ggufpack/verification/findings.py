@@ -45,6 +45,7 @@ LOGPROBS_DIFFER = "GP619"
 CONVERSION_BROKEN = "GP620"
 TEXTS_LEFT_OUT = "GP621"
 LOGPROBS_NOT_COMPARED = "GP622"
+SMALL_MISTAKES_NOT_SOUGHT = "GP623"
 
 
 def findings_of(verification: Verification) -> tuple[Finding, ...]:
@@ -91,6 +92,14 @@ def fidelity_findings(verification: Verification) -> tuple[Finding, ...]:
                 f"{verification.model} is not the trained model: {fidelity.detail}",
                 "Rounding does not explain it: weights, their order, rope, norms or keys are wrong."
                 " Look at report.html. If ggufpack made this file, please report it.",
+            )
+        )
+    if fidelity is not None and fidelity.not_checked:
+        found.append(
+            _unchecked(
+                SMALL_MISTAKES_NOT_SOUGHT,
+                f"{verification.model}: mistakes that the engine's rounding hides were not looked for;"
+                f" {fidelity.not_checked}",
             )
         )
     if verification.logprobs is not None and not verification.logprobs.equal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from tests.support.llama_cpp import llama_cpp_source
@@ -24,23 +25,34 @@ def _from_vocabulary_file(name: str) -> Callable[[Path], int]:
 
     def make(folder: Path) -> int:
         import transformers
+        from tokenizers import pre_tokenizers
 
         source = llama_cpp_source() / "models"
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=f"ggml-vocab-{name}.gguf")
+        if name == "starcoder":
+            # as its own tokenizer.json has it; transformers does not read it out of a GGUF
+            digits = pre_tokenizers.Digits(individual_digits=True)
+            bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_of])
         tokenizer.chat_template = _CHATML
         tokenizer.save_pretrained(folder)
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        # GPT2Tokenizer would build its own pre-tokenizer
+        path.write_text(json.dumps({**settings, "tokenizer_class": "TokenizersBackend"}), encoding="utf-8")
         return len(tokenizer)
 
     return make
 
 
-def _sentencepiece_of_documentation(folder: Path) -> int:
-    """A ``tokenizer.model`` of 2,000 pieces with byte fallback, and the files that go with it."""
+def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True) -> int:
+    """A ``tokenizer.model`` of 2,000 pieces with byte fallback, made as Llama's, and its configuration."""
     import sentencepiece
 
     texts = sorted((llama_cpp_source() / "docs").rglob("*.md"))
     lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
     size = 2000
+    chat_tokens = ["<|im_start|>", "<|im_end|>"]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_prefix=str(folder / "tokenizer"),
@@ -48,23 +60,47 @@ def _sentencepiece_of_documentation(folder: Path) -> int:
         vocab_size=size,
         byte_fallback=True,
         pad_id=3,
-        user_defined_symbols=["<|im_start|>", "<|im_end|>"],
+        user_defined_symbols=chat_tokens,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=add_dummy_prefix,
         minloglevel=2,
         num_threads=1,  # more threads may order equal pieces differently
     )
     (folder / "tokenizer.vocab").unlink()
+    model = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
+    special = {"normalized": False, "lstrip": False, "rstrip": False, "single_word": False, "special": True}
     settings = {
-        "tokenizer_class": "LlamaTokenizer",
+        "tokenizer_class": "LlamaTokenizer" if add_dummy_prefix else "GemmaTokenizer",
         "bos_token": "<s>",
         "eos_token": "</s>",
         "unk_token": "<unk>",
         "pad_token": "<pad>",
+        "mask_token": "<pad>",  # GemmaTokenizer would add one that the model does not have
         "add_bos_token": True,
         "add_eos_token": False,
-        "legacy": False,
+        # a space stands before every piece of text, as llama.cpp puts it there
+        "legacy": True,
+        "added_tokens_decoder": {
+            str(model.piece_to_id(text)): {"content": text, **special}
+            for text in ("<unk>", "<s>", "</s>", "<pad>", *chat_tokens)
+        },
         "chat_template": _CHATML,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    return size
+
+
+def _sentencepiece_with_json(folder: Path, *, add_dummy_prefix: bool = True) -> int:
+    """The same with the ``tokenizer.json`` that published models have beside it.
+
+    Without one, transformers makes another tokenizer of the model for each architecture.
+    """
+    import transformers
+
+    size = _sentencepiece_model(folder, add_dummy_prefix=add_dummy_prefix)
+    kind = transformers.LlamaTokenizer if add_dummy_prefix else transformers.GemmaTokenizer
+    kind.from_pretrained(folder).backend_tokenizer.save(str(folder / "tokenizer.json"))
     return size
 
 
@@ -101,6 +137,8 @@ TOKENIZERS: Mapping[str, Callable[[Path], int]] = {
     "llama-bpe": _from_vocabulary_file("llama-bpe"),
     "qwen2": _from_vocabulary_file("qwen2"),
     "starcoder": _from_vocabulary_file("starcoder"),
-    "sentencepiece": _sentencepiece_of_documentation,
+    "sentencepiece": _sentencepiece_with_json,
+    "sentencepiece-gemma": partial(_sentencepiece_with_json, add_dummy_prefix=False),
+    "sentencepiece-alone": _sentencepiece_model,
     "wordpiece": _bert_wordpiece,
 }

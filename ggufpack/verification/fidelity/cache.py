@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from ggufpack.packages import cache_folder
 
 KEPT_BYTES = 8 << 30
+UNFINISHED_SECONDS = 24 * 3600  # after which nobody writes a hidden folder any more
 
 
 def root() -> Path:
@@ -32,9 +34,16 @@ def use(folder: Path) -> bool:
 
 
 def prune(keep: Path, limit: int = KEPT_BYTES) -> None:
-    """Remove the least recently used folders beyond ``limit`` bytes, but never ``keep``."""
+    """Remove the least recently used folders beyond ``limit`` bytes, but never ``keep``.
+
+    Hidden folders are unfinished: those of processes that were killed go as well.
+    """
+    there = [path for path in keep.parent.iterdir() if path.is_dir()]
+    for path in there:
+        if path.name.startswith(".") and path.stat().st_mtime < time.time() - UNFINISHED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
     folders = sorted(
-        (path for path in keep.parent.iterdir() if path.is_dir() and not path.name.startswith(".")),
+        (path for path in there if not path.name.startswith(".")),
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )

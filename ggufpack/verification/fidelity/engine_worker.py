@@ -40,11 +40,16 @@ class Package:
         return {"tokens": [self._model.tokenize(text, special=special) for text in request["texts"]]}
 
     def pieces(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The bytes of tokens, in hex."""
-        return {"pieces": [self._model.piece(token).hex() for token in request["tokens"]]}
+        """The bytes of tokens, in hex; ``<id>`` for one that the file does not have: llama.cpp would abort."""
+        known = range(self._model.vocabulary_size)
+        pieces = (
+            self._model.piece(token) if token in known else f"<{token}>".encode()
+            for token in request["tokens"]
+        )
+        return {"pieces": [piece.hex() for piece in pieces]}
 
     def compare(self, request: dict[str, Any]) -> dict[str, Any]:
-        """``Compared`` of all texts with the distributions in ``source`` and ``against``."""
+        """``Compared`` of all texts with ``source`` and ``against``; ``item`` names what is computed."""
         source = Distributions(Path(request["source"]))
         against = Distributions(Path(request["against"]))
         compared = Compared()
@@ -53,7 +58,7 @@ class Package:
             rows = self._model.logits(text)
             compare_text(compared, number, text, rows, source, start, against=against, worst=request["worst"])
             start += len(text)
-            self._reporter.progress(start, total, "the package")
+            self._reporter.progress(start, total, request.get("item", "the package"))
         return compared.to_json()
 
     def next_token(self, request: dict[str, Any]) -> dict[str, Any]:

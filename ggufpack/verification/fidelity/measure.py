@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.vendoring.loading import bytecode_folder
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.builtin import BUILTIN_NAME
-from ggufpack.verification.fidelity.judge import judge
+from ggufpack.verification.fidelity.judge import Judgement, hides_mistakes, judge, judge_decoded
 from ggufpack.verification.fidelity.statistics import Resamples, Values, histogram, perplexity, quantiles
 from ggufpack.verification.fidelity.texts import EvaluationText, builtin_texts, read_calibration
 
@@ -165,6 +166,8 @@ class FidelityCheck:
             moved=rounded["moved"],
             exact=rounded["exact"],
         )
+        if judged.verdict == "sound" and rounded["exact"] and hides_mistakes(rounded["arithmetic"]):
+            judged = self._judge_decoded(gguf, judged, rounded, {"against": against, **request})
         kl, agree = np.array(compared["kl"]), np.array(compared["agree"], np.float64)
         source, own = np.array(compared["source"]), np.array(compared["package"])
         resamples = Resamples([len(text) for text in texts])
@@ -187,9 +190,25 @@ class FidelityCheck:
             error_limit=judged.limit,
             verdict=judged.verdict,
             detail=judged.detail,
+            not_checked=judged.not_checked,
             by_text=self._by_text(kl, agree, source, own),
             worst=tuple(self._worst(one, package) for one in compared["worst"]),
         )
+
+    def _judge_decoded(
+        self, gguf: Path, judged: Judgement, rounded: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> Judgement:
+        """The verdict once more, with the weights decoded; as it was where there is no room for them."""
+        with tempfile.TemporaryDirectory(prefix=".decoded-", dir=cache.root()) as folder:
+            copy = Path(folder) / "decoded.gguf"
+            made = self._ask_source({"do": "decoded", "gguf": str(gguf.absolute()), "target": str(copy)})
+            if made["lacks"]:
+                return replace(judged, not_checked=made["lacks"])
+            with self.package(copy) as decoded:
+                item = {"do": "compare", "worst": 0, "item": "the package, decoded", **request}
+                found = decoded.call(item, self._progress)
+        error = found["usual_error"] if rounded["routed"] else found["error"]
+        return judge_decoded(judged, error, arithmetic=rounded["float_arithmetic"])
 
     # --- the source -------------------------------------------------------------
 

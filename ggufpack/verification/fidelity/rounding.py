@@ -31,6 +31,8 @@ _LEVELS = 127.0  # of Q8_0, Q8_1 and Q8_K
 # one tensor of the model, two of the file: they have one type
 _FUSED = (("gate_up_proj", "gate_proj"), ("experts.w13", "experts.w1"))
 
+Shape = tuple[int, ...]
+
 
 @dataclass
 class RoundedModel:
@@ -46,7 +48,7 @@ class RoundedModel:
 
 
 class GgufTypes:
-    """Types and row lengths of a GGUF's tensors, by the names of the source's.
+    """Types and shapes of a GGUF's tensors, by the names of the source's.
 
     Args:
         path: the GGUF.
@@ -62,25 +64,41 @@ class GgufTypes:
         except GgufFileError as error:
             raise VerificationError(f"{path}: {error.problem}", action=error.action, path=path) from error
         self.imatrix = "quantize.imatrix.file" in header.keys
-        self.tensors = {tensor.name: (tensor.type_number, tensor.shape[0]) for tensor in header.tensors}
+        self.tensors = {tensor.name: (tensor.type_number, tensor.shape) for tensor in header.tensors}
         architecture = header.text("general.architecture")
         numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        self.routed = bool(header.integer(f"{architecture}.expert_count"))
         blocks = header.integer(f"{architecture}.block_count")
         self._map = None
         if architecture in numbers and blocks is not None:
             self._map = gguf.get_tensor_name_map(numbers[architecture], blocks)
 
-    def find(self, parameter: str) -> tuple[TensorType, int] | None:
-        """Type and row length of a parameter's tensor, ``None`` when it is not found."""
+    def find(self, parameter: str) -> tuple[TensorType, Shape] | None:
+        """Type and shape (the row length first) of a parameter's tensor, ``None`` when it is not found."""
         if self._map is None:
             return None
         for name in _names(parameter):
             known = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
-            found = self.tensors.get(known) or self.tensors.get(f"{known}.weight")
-            if found is not None:
-                number, columns = found
-                return (TensorType(number), columns) if number in set(TensorType) else None
+            for tensor in (known, f"{known}.weight"):
+                if tensor in self.tensors:
+                    return self._of(tensor)
         return None
+
+    def find_halves(self, parameter: str) -> tuple[tuple[TensorType, Shape], tuple[TensorType, Shape]] | None:
+        """Types and shapes (ggml's) of MLA's keys and values, where ``parameter`` is of both together."""
+        if self._map is None or not parameter.endswith(".kv_b_proj.weight"):
+            return None
+        for name in _names(parameter):
+            known = self._map.get_name(name, try_suffixes=(".weight",)) or ""
+            keys, values = (known.replace("attn_kv_b", f"attn_{part}_b") for part in "kv")
+            if known not in self.tensors and keys in self.tensors and values in self.tensors:
+                halves = self._of(keys), self._of(values)
+                return None if halves[0] is None or halves[1] is None else (halves[0], halves[1])
+        return None
+
+    def _of(self, tensor: str) -> tuple[TensorType, Shape] | None:
+        number, shape = self.tensors[tensor]
+        return (TensorType(number), shape) if number in set(TensorType) else None
 
     def usual(self) -> TensorType:
         """The most frequent quantised type; F32 when there is none."""
@@ -95,14 +113,19 @@ def round_weights(model: Any, types: GgufTypes, gguf: Any) -> RoundedModel:
     done = RoundedModel()
     transposed = {name for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
+        if parameter.ndim < 2 or name.endswith("bias"):  # experts have matrices of biases, in F32
             continue
         module = name.rpartition(".")[0]
+        halves = types.find_halves(name)
+        if halves is not None:
+            done.types[module] = halves[0][0]
+            _round_halves(parameter, halves, kernels, gguf)
+            continue
         found = types.find(name)
         if found is None:
             done.unknown += parameter.numel()
-            found = types.usual(), parameter.shape[-1]
-        kind, columns = found
+            found = types.usual(), (parameter.shape[-1],)
+        kind, (columns, *_) = found
         done.types[module] = kind
         if kind is TensorType.F32:
             continue
@@ -119,13 +142,37 @@ def round_weights(model: Any, types: GgufTypes, gguf: Any) -> RoundedModel:
     return done
 
 
+def _round_halves(
+    parameter: Any,
+    halves: tuple[tuple[TensorType, Shape], tuple[TensorType, Shape]],
+    kernels: Kernels,
+    gguf: Any,
+) -> None:
+    """MLA's ``kv_b_proj``: the file has its keys turned, head by head, and its values as they are."""
+    (key_kind, key_shape), (value_kind, value_shape) = halves
+    key_size, heads, value_size = key_shape[0], key_shape[2], value_shape[1]
+    with torch.no_grad():
+        by_head = parameter.detach().float().cpu().reshape(heads, key_size + value_size, -1)
+        keys = by_head[:, :key_size].transpose(1, 2).contiguous()
+        values = by_head[:, key_size:].contiguous()
+        if key_kind is not TensorType.F32:
+            keys = torch.from_numpy(_rounded(keys.numpy(), key_size, key_kind, kernels, gguf)).reshape(
+                keys.shape
+            )
+        if value_kind is not TensorType.F32:
+            rounded = _rounded(values.numpy(), values.shape[-1], value_kind, kernels, gguf)
+            values = torch.from_numpy(rounded).reshape(values.shape)
+        parameter.copy_(torch.cat([keys.transpose(1, 2), values], 1).reshape(parameter.shape))
+
+
 @contextmanager
 def rounded_inputs(model: Any, types: Mapping[str, TensorType]) -> Iterator[None]:
     """Meanwhile, what goes into each product is rounded as llama.cpp rounds it."""
 
     def hook(kind: TensorType) -> Any:
         def pre(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (_rounded_input(inputs[0], kind), *inputs[1:])
+            # a module that gets its input by name rounds nothing: the limit is only lower for it
+            return (_rounded_input(inputs[0], kind), *inputs[1:]) if inputs else inputs
 
         return pre
 
@@ -153,7 +200,8 @@ def rounded_inputs(model: Any, types: Mapping[str, TensorType]) -> Iterator[None
 def _names(parameter: str) -> Iterator[str]:
     """The names under which gguf may know a parameter: checkpoints and transformers differ in prefixes."""
     fused = [parameter.replace(joint, first) for joint, first in _FUSED if joint in parameter]
-    for name in (parameter, *fused):
+    elsewhere = [name.replace("block_sparse_moe", "mlp") for name in (parameter, *fused)]
+    for name in dict.fromkeys((parameter, *fused, *elsewhere)):
         yield name
         yield name.replace("language_model.", "")
         yield name.removeprefix("model.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,17 +22,20 @@ import transformers
 from ggufpack.child import Reporter, leave
 from ggufpack.convert.guard import forbid_network_and_pickle
 from ggufpack.errors import GgufpackError, VerificationError
+from ggufpack.gguf_header import GgufFileError
 from ggufpack.packages import sha256_of
+from ggufpack.quantize.types import TensorType
 from ggufpack.resources import write_whole
 from ggufpack.vendoring.loading import compiled_elsewhere
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.compare import Distance, divergence
+from ggufpack.verification.fidelity.decoded import decoded_size, write_decoded
 from ggufpack.verification.fidelity.distributions import ROWS, Distributions, DistributionWriter, Rows
 from ggufpack.verification.fidelity.rounding import GgufTypes, round_weights, rounded_inputs
 
 SAMPLE_TOKENS = 400  # on which the arithmetic of the engine is repeated
 SPARE_BYTES = 1 << 30  # for logits and activations
-RECIPE = 1  # of the cache: another number when the same inputs lead to other values
+RECIPE = 3  # of the cache: another number when the same inputs lead to other values
 
 Texts = Sequence[Sequence[int]]
 
@@ -104,6 +108,7 @@ class Source:
 
         ``exact``: whether every weight was. ``kl``: mean, from the source. ``moved``: relative distance of
         the logits from the source's. ``arithmetic``: how far the engine's own rounding moves them.
+        ``float_arithmetic``: how far F16 alone would. ``routed``: whether the model has experts.
         """
         texts, source = request["texts"], Distributions(Path(request["source"]))
         types = GgufTypes(Path(request["gguf"]), self._gguf)
@@ -111,7 +116,8 @@ class Source:
         if not cache.use(folder):
             self._load()
             done = round_weights(self._model, types, self._gguf)
-            moved, arithmetic, kl = Distance(), Distance(), 0.0
+            moved, arithmetic, in_f16, kl = Distance(), Distance(), Distance(), 0.0
+            half = dict.fromkeys(done.types, TensorType.F16)
             sample = _sample(texts)
             with DistributionWriter(folder, *source.shape) as writer:
                 for start, rows in self._all_rows(texts, "the weights rounded as in the file"):
@@ -120,9 +126,10 @@ class Source:
                     moved.add(before, rows)
                     kl += float(divergence(before, rows).sum())
                 for text in sample:
-                    plain = self._logits(texts[text])
-                    with rounded_inputs(self._model, done.types):
-                        arithmetic.add(_array(plain), _array(self._logits(texts[text])))
+                    plain = _array(self._logits(texts[text]))
+                    for kinds, distance in ((done.types, arithmetic), (half, in_f16)):
+                        with rounded_inputs(self._model, kinds):
+                            distance.add(plain, _array(self._logits(texts[text])))
                 writer.finish(
                     {
                         # of a file with an importance matrix nobody says how it was rounded
@@ -130,11 +137,30 @@ class Source:
                         "kl": kl / source.shape[0],
                         "moved": moved.relative,
                         "arithmetic": arithmetic.relative,
+                        "float_arithmetic": in_f16.usual if types.routed else in_f16.relative,
+                        "routed": types.routed,
                     }
                 )
             self._model = None  # its weights are not the source's any more
             cache.prune(folder)
         return {"folder": str(folder), **Distributions(folder).meta}
+
+    def decoded(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A copy of a GGUF with F32 weights. ``lacks``: why there is none, empty when there is one."""
+        gguf, target = Path(request["gguf"]), Path(request["target"])
+        try:
+            needed = decoded_size(gguf) + SPARE_BYTES
+            memory = _free_bytes(torch.device("cpu"))
+            if shutil.disk_usage(target.parent).free < needed:
+                lacks = "disk space"
+            elif memory is not None and memory < needed:
+                lacks = "memory"
+            else:
+                write_decoded(gguf, target, self._gguf)
+                return {"lacks": ""}
+        except GgufFileError as error:
+            raise VerificationError(f"{gguf}: {error.problem}", action=error.action, path=gguf) from error
+        return {"lacks": f"that takes {needed >> 20:,} MiB of {lacks}"}
 
     # --- the model --------------------------------------------------------------
 
@@ -180,7 +206,18 @@ class Source:
 
     def _logits(self, text: Sequence[int]) -> Any:
         ids = torch.tensor([text], device=self._device)
-        return self._model(input_ids=ids, use_cache=False).logits[0]
+        try:
+            return self._model(input_ids=ids, use_cache=False).logits[0]
+        except MemoryError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise MemoryError from error
+        except Exception as error:  # models need kernels and packages of their own
+            raise VerificationError(
+                f"transformers cannot run {self._folder} ({type(error).__name__}: {_first_line(error)})",
+                action="Install what it asks for, or use --verify smoke, which needs no source model.",
+                path=self._folder,
+            ) from error
 
     def _name(self) -> str:
         dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in self._model.parameters()}
