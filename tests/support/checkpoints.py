@@ -75,6 +75,15 @@ def link_checkpoint(source: Path, target: Path) -> Path:
     return target
 
 
+def change_config(folder: Path, **changes: Any) -> None:
+    """Change keys of a linked checkpoint's ``config.json``; ``None`` leaves a key out."""
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    path.unlink()
+    kept = {key: value for key, value in config.items() if value is not None or key not in changes}
+    path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+
+
 def smollm2_checkpoint() -> Path:
     """SmolLM2-135M-Instruct, a real chat model: what ``ggufpack demo`` makes; about 30 s the first time.
 

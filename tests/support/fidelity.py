@@ -21,9 +21,15 @@ FEW = "The quick brown fox, 12 dogs and a cat. Ein Satz mit Wörtern; naïve fa�
 class Bench:
     """One checkpoint and its packages."""
 
-    def __init__(self, checkpoint: Path, types: tuple[str, ...], folder: Path, check: FidelityCheck) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        types: tuple[str, ...],
+        folder: Path,
+        check: FidelityCheck,
+        allow: tuple[str, ...],
+    ) -> None:
         self.check = check
-        self.checkpoint = checkpoint
         built = ggufpack.build(
             checkpoint,
             name=folder.name,
@@ -32,7 +38,7 @@ class Bench:
             template="native",
             register=False,
             verify="none",
-            allow=("GP401", "GP402"),
+            allow=("GP401", "GP402", *allow),
         )
         self.files = {file.quantization: file.path for file in built.package.files}
 
@@ -48,11 +54,15 @@ class Bench:
 
 @contextmanager
 def bench(
-    checkpoint: Path, types: tuple[str, ...], folder: Path, texts: Path | None = None
+    checkpoint: Path,
+    types: tuple[str, ...],
+    folder: Path,
+    texts: Path | None = None,
+    allow: tuple[str, ...] = (),
 ) -> Iterator[Bench]:
     """A checkpoint with its packages, and its trained model running."""
     opened = open_checkpoint(checkpoint)
     prompt = prepare_prompt(opened, "auto", None)
     options = FidelityOptions(calibration=texts, device="cpu")
     with FidelityCheck(opened, prompt, vendoring.require(), options) as check:
-        yield Bench(checkpoint, types, folder, check)
+        yield Bench(checkpoint, types, folder, check, allow)

@@ -40,7 +40,7 @@ class Package:
         return {"tokens": [self._model.tokenize(text, special=special) for text in request["texts"]]}
 
     def pieces(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The bytes of tokens, in hex; ``<id>`` for one that the file does not have: llama.cpp would abort."""
+        """The bytes of tokens, in hex; ``<id>`` for one that the file lacks: llama.cpp would abort."""
         known = range(self._model.vocabulary_size)
         pieces = (
             self._model.piece(token) if token in known else f"<{token}>".encode()

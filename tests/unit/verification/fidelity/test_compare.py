@@ -10,7 +10,7 @@ import pytest
 
 from ggufpack.verification.fidelity.compare import Compared, Distance, compare_text, divergence
 from ggufpack.verification.fidelity.distributions import Distributions, Rows, log_softmax
-from ggufpack.verification.fidelity.judge import judge
+from ggufpack.verification.fidelity.judge import hides_mistakes, judge, judge_decoded
 from ggufpack.verification.fidelity.statistics import (
     EDGES,
     Resamples,
@@ -166,3 +166,30 @@ def test_the_limit_is_twice_what_is_explained() -> None:
     assert unknown.limit == pytest.approx(2 * math.hypot(0.03, 0.4) + 0.01)
     assert "0.500" in unknown.detail
     assert "trained model" in unknown.detail
+
+
+def test_with_decoded_weights_the_line_is_sharper() -> None:
+    assert hides_mistakes(0.05)
+    assert not hides_mistakes(0.004)
+    before = judge(0.05, arithmetic=0.05, moved=0.3, exact=True)
+    assert judge_decoded(before, 0.011, arithmetic=0.001).verdict == "sound"
+    after = judge_decoded(before, 0.013, arithmetic=0.001)
+    assert after.verdict == "broken"
+    assert after.error == 0.013
+    assert after.limit == pytest.approx(0.012)
+    assert before.detail in after.detail
+    assert "decoded" in after.detail
+
+
+def test_a_few_positions_with_other_experts_do_not_count() -> None:
+    rows = logits(20, 30)
+    other = rows.copy()
+    other[[3, 11]] = logits(2, 30)
+    distance = Distance()
+    distance.add(rows, other)
+    assert distance.relative > 0.2
+    assert distance.usual < 1e-6
+    other[5] = logits(1, 30)[0]
+    more = Distance()
+    more.add(rows, other)
+    assert more.usual > 0.2

@@ -91,6 +91,9 @@ def test_the_least_used_go_first(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"old", "new", ".half"}
     cache.prune(tmp_path / "new", limit=0)
     assert {path.name for path in tmp_path.iterdir()} == {"new", ".half"}
+    os.utime(tmp_path / ".half", (1e9, 1e9))  # nobody writes it any more
+    cache.prune(tmp_path / "new", limit=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"new"}
 
 
 def test_a_key_depends_on_every_part() -> None:
