@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from ggufpack import errors
-from ggufpack.errors import GgufpackError
+from ggufpack.errors import GgufpackError, VerificationError
 
 OnProgress = Callable[[int, int, str], None]
 KILL_SECONDS = 5.0
@@ -220,6 +221,42 @@ class Reporter:
             key=error.key,
             finding=error.finding,
         )
+
+
+Begin = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
+
+
+def serve(reporter: Reporter, begin: Begin, what: str) -> None:
+    """Child side: answer requests ``{"do": NAME, …}`` until standard input closes.
+
+    Args:
+        reporter: of this process; it has said "ready".
+        begin: for the request "open": the object whose methods answer all other names, and the answer.
+        what: of which an unexpected error speaks, ``"trained model"``: libraries raise anything.
+    """
+    served: Any = None
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            if request["do"] == "open":
+                served, answer = begin(request)
+            else:
+                answer = getattr(served, request["do"])(request)
+        except GgufpackError as error:
+            reporter.error(error)
+        except MemoryError:
+            reporter.error(VerificationError(f"There is not enough memory to run the {what}."))
+        except Exception as error:
+            logging.getLogger("ggufpack").exception("the %s failed", what)
+            said = next(iter(str(error).strip().splitlines()), "")[:300]
+            reporter.error(
+                VerificationError(
+                    f"The {what} cannot be run ({type(error).__name__}: {said})",
+                    action="Use --verify smoke, which needs no source model.",
+                )
+            )
+        else:
+            reporter.send("done", **answer)
 
 
 def leave() -> None:

@@ -6,16 +6,14 @@ llama.cpp ends its process when something is wrong inside, so it has one of its 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ggufpack.child import Reporter, leave
+from ggufpack.child import Reporter, leave, serve
 from ggufpack.engine.llama import LlamaModel
-from ggufpack.errors import GgufpackError
 from ggufpack.verification.fidelity.compare import Compared, compare_text
 from ggufpack.verification.fidelity.distributions import Distributions, log_softmax
 
@@ -76,24 +74,13 @@ def run(descriptor: int) -> None:
     """Serve requests until standard input closes."""
     reporter = Reporter(descriptor)
     reporter.send("ready")
-    model: LlamaModel | None = None
-    package: Package | None = None
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        try:
-            if request["do"] == "open":
-                if model is not None:
-                    model.close()
-                path = Path(request["model"])
-                model = LlamaModel(path, window=request["window"], threads=request["threads"]).__enter__()
-                package = Package(model, reporter)
-                answer: dict[str, Any] = {"adds_bos": model.adds_bos}
-            else:
-                answer = getattr(package, request["do"])(request)
-        except GgufpackError as error:
-            reporter.error(error)
-        else:
-            reporter.send("done", **answer)
+
+    def begin(request: dict[str, Any]) -> tuple[Package, dict[str, Any]]:
+        path = Path(request["model"])
+        model = LlamaModel(path, window=request["window"], threads=request["threads"]).__enter__()
+        return Package(model, reporter), {"adds_bos": model.adds_bos}
+
+    serve(reporter, begin, "package's model")
 
 
 if __name__ == "__main__":

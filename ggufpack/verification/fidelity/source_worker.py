@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-from ggufpack.child import Reporter, leave
+from ggufpack.child import Reporter, leave, serve
 from ggufpack.convert.guard import forbid_network_and_pickle
 from ggufpack.errors import GgufpackError, VerificationError
 from ggufpack.gguf_header import GgufFileError
@@ -279,29 +279,7 @@ def run(descriptor: int, vendor: Path, bytecode: Path) -> None:
         import gguf.quants
     forbid_network_and_pickle()
     reporter.send("ready")
-    source: Source | None = None
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        try:
-            if request["do"] == "open":
-                source = Source(request, reporter, gguf)
-                answer: dict[str, Any] = {}
-            else:
-                answer = getattr(source, request["do"])(request)
-        except GgufpackError as error:
-            reporter.error(error)
-        except MemoryError:
-            reporter.error(VerificationError("There is not enough memory to run the trained model."))
-        except Exception as error:  # whatever a model's own code raises: the parent raises it
-            logging.getLogger("ggufpack").exception("the trained model failed")
-            reporter.error(
-                VerificationError(
-                    f"The trained model cannot be run ({type(error).__name__}: {_first_line(error)})",
-                    action="Use --verify smoke, which needs no source model.",
-                )
-            )
-        else:
-            reporter.send("done", **answer)
+    serve(reporter, lambda request: (Source(request, reporter, gguf), {}), "trained model")
 
 
 if __name__ == "__main__":
