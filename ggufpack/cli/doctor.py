@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.report.words import counted
 from ggufpack.spec import Event, FindingRaised, Note
 
 if TYPE_CHECKING:
@@ -77,17 +78,15 @@ def _verdict(found: Examination) -> str:
     errors, warnings = counts.count("error"), counts.count("warning")
     said = {
         "fine": "fine as far as it was checked",
-        "warnings": _count(warnings, "warning"),
-        "errors": ", ".join([_count(errors, "error"), *([_count(warnings, "warning")] if warnings else [])]),
+        "warnings": counted(warnings, "warning"),
+        "errors": ", ".join(
+            [counted(errors, "error"), *([counted(warnings, "warning")] if warnings else [])]
+        ),
     }[found.status]
     open_ones = len(found.not_checked) + counts.count("unchecked")
     left = f", {open_ones} not" if open_ones else ""
-    ran = _count(len(found.checked), "check")
+    ran = counted(len(found.checked), "check")
     return f"{found.target} ({_KINDS[found.kind]}): {said}; {ran} done{left}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _by_reason(skipped: Iterable[NotChecked]) -> dict[str, list[str]]:
