@@ -215,7 +215,7 @@ TINY: Mapping[str, _Tiny] = {
         # the published ones have it; transformers 5 does not write it
         extra={"scoring_func": "sigmoid"},
     ),
-    "mamba": _Tiny("MambaConfig", "sentencepiece", {**_SSM, "state_size": 16}),
+    "mamba": _Tiny("MambaConfig", "sentencepiece-alone", {**_SSM, "state_size": 16}),
     "mamba2": _Tiny("Mamba2Config", "sentencepiece", {**_SSM, "n_groups": 1, "head_dim": 64, "num_heads": 8}),
     "lfm2": _Tiny("Lfm2Config", "starcoder", {**_TIED, "layer_types": ["conv", "full_attention", "conv"]}),
     "jamba": _Tiny("JambaConfig", "sentencepiece", _JAMBA),
