@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.jsonfiles import MAX_TOKENIZER_BYTES, read_object, type_name
@@ -38,7 +38,12 @@ _CARRIES_VOCABULARY = frozenset(TOKENIZER_FILES) - {
     "added_tokens.json",
     "merges.txt",
 }
+_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+SpacePrefix = Literal["always", "first", "never"]
+_SPACE = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Tokenizer:
         extra_special: ``extra_special_tokens`` and ``additional_special_tokens``.
         added_tokens: in the order of their ids.
         add_bos, add_eos: whether encoding adds the token; ``None`` when the files do not say.
+        space_prefix: where a SentencePiece tokenizer puts a space in front of text: "always" (after special
+            tokens too), "first" (at the beginning only), "never"; ``None`` for other tokenizers.
         texts: id → text, added tokens included; empty when the vocabulary could not be read.
     """
 
@@ -75,6 +82,7 @@ class Tokenizer:
     added_tokens: tuple[AddedToken, ...]
     add_bos: bool | None
     add_eos: bool | None
+    space_prefix: SpacePrefix | None
     texts: Mapping[int, str] = field(repr=False)
 
     def text(self, token: int) -> str | None:
@@ -140,6 +148,7 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any], tuple[Findi
         added_tokens=added,
         add_bos=add_bos,
         add_eos=add_eos,
+        space_prefix=_space_prefix(config, fast, files),
         texts=texts,
     )
     _check_special_known(tokenizer, findings, folder)
@@ -176,6 +185,32 @@ def _token_text(value: object, path: Path | None, key: str) -> str:
     if isinstance(content, str):
         return content
     raise _malformed(path, key, f"must be a token text and is {type_name(value)}")
+
+
+def _space_prefix(
+    config: Mapping[str, Any], fast: Mapping[str, Any] | None, files: Mapping[str, Path]
+) -> SpacePrefix | None:
+    """As tokenizer.json says; without one as transformers 5's LlamaTokenizer makes it of the settings."""
+    if fast is not None:
+        for step in _steps(fast.get("normalizer"), "normalizers"):
+            if step.get("type") == "Prepend" and step.get("prepend") == _SPACE:
+                return "always"
+        for step in _steps(fast.get("pre_tokenizer"), "pretokenizers"):
+            if step.get("type") == "Metaspace":
+                scheme = step.get("prepend_scheme", "always")
+                return scheme if scheme in ("always", "first", "never") else None
+        return None
+    if "tokenizer.model" not in files or config.get("tokenizer_class") not in _LLAMA_CLASSES:
+        return None
+    if config.get("add_prefix_space") is False:
+        return "never"
+    return "always" if config.get("legacy") is True else "first"
+
+
+def _steps(part: object, key: str) -> list[Mapping[str, Any]]:
+    """One step of tokenizer.json, or those of a sequence."""
+    steps = part.get(key) if isinstance(part, dict) and part.get("type") == "Sequence" else [part]
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
 def _added_tokens(

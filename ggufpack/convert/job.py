@@ -84,6 +84,9 @@ def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool |
         overrides["tokenizer.chat_template"] = plan.gguf_chat_template
     if plan.emits_bos is not None and checkpoint.tokenizer.bos is not None:
         overrides["tokenizer.ggml.add_bos_token"] = plan.emits_bos
+    if checkpoint.tokenizer.space_prefix == "first" and _begins_with_special(prompt):
+        # llama.cpp would put the space after every special token
+        overrides["tokenizer.ggml.add_space_prefix"] = False
     if plan.gguf_chat_template is not None and checkpoint.tokenizer.add_eos:
         overrides["tokenizer.ggml.add_eos_token"] = False
     if prompt.template is not None:
@@ -94,3 +97,11 @@ def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool |
             if token is not None:
                 overrides[f"tokenizer.ggml.{key}_token_id"] = token
     return overrides
+
+
+def _begins_with_special(prompt: Prompt) -> bool:
+    """Whether prompts begin with a special token, so that no text of theirs stands at the very beginning."""
+    if prompt.template is None:
+        return False
+    text = prompt.expected([{"role": "user", "content": "Hello."}])
+    return text is not None and text.startswith(tuple(filter(None, prompt.special_texts)))

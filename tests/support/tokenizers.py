@@ -45,8 +45,14 @@ def _from_vocabulary_file(name: str) -> Callable[[Path], int]:
     return make
 
 
-def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True) -> int:
-    """A ``tokenizer.model`` of 2,000 pieces with byte fallback, made as Llama's, and its configuration."""
+def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True, legacy: bool = False) -> int:
+    """A ``tokenizer.model`` of 2,000 pieces with byte fallback, made as Llama's, and its configuration.
+
+    Args:
+        folder: gets the files.
+        add_dummy_prefix: whether text begins with a space: not for Gemma.
+        legacy: whether text after a special token does as well.
+    """
     import sentencepiece
 
     texts = sorted((llama_cpp_source() / "docs").rglob("*.md"))
@@ -79,8 +85,7 @@ def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True) -> int:
         "mask_token": "<pad>",  # GemmaTokenizer would add one that the model does not have
         "add_bos_token": True,
         "add_eos_token": False,
-        # a space stands before every piece of text, as llama.cpp puts it there
-        "legacy": True,
+        "legacy": legacy,
         "added_tokens_decoder": {
             str(model.piece_to_id(text)): {"content": text, **special}
             for text in ("<unk>", "<s>", "</s>", "<pad>", *chat_tokens)
@@ -91,14 +96,14 @@ def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True) -> int:
     return size
 
 
-def _sentencepiece_with_json(folder: Path, *, add_dummy_prefix: bool = True) -> int:
+def _sentencepiece_with_json(folder: Path, *, add_dummy_prefix: bool = True, legacy: bool = False) -> int:
     """The same with the ``tokenizer.json`` that published models have beside it.
 
     Without one, transformers makes another tokenizer of the model for each architecture.
     """
     import transformers
 
-    size = _sentencepiece_model(folder, add_dummy_prefix=add_dummy_prefix)
+    size = _sentencepiece_model(folder, add_dummy_prefix=add_dummy_prefix, legacy=legacy)
     kind = transformers.LlamaTokenizer if add_dummy_prefix else transformers.GemmaTokenizer
     kind.from_pretrained(folder).backend_tokenizer.save(str(folder / "tokenizer.json"))
     return size
@@ -137,7 +142,8 @@ TOKENIZERS: Mapping[str, Callable[[Path], int]] = {
     "llama-bpe": _from_vocabulary_file("llama-bpe"),
     "qwen2": _from_vocabulary_file("qwen2"),
     "starcoder": _from_vocabulary_file("starcoder"),
-    "sentencepiece": _sentencepiece_with_json,
+    "sentencepiece": partial(_sentencepiece_with_json, legacy=True),
+    "sentencepiece-first": _sentencepiece_with_json,
     "sentencepiece-gemma": partial(_sentencepiece_with_json, add_dummy_prefix=False),
     "sentencepiece-alone": _sentencepiece_model,
     "wordpiece": _bert_wordpiece,

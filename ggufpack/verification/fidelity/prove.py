@@ -69,7 +69,8 @@ def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> 
 
     # the user's own texts may be few
     given = dict.fromkeys([*check.texts, *builtin_texts(prompt)])
-    texts = [HardText(text.name, text.text) for text in given]
+    # plain texts as engines get them: in a prompt of the chat template, where there is one
+    texts = [HardText(text.name, text.text if text.is_chat else _asked(prompt, text.text)) for text in given]
     ordinary = check_tokenizer(check.tokenize, package.tokenize, piece, texts)
     hard = check_tokenizer(check.tokenize, package.tokenize, piece, special_texts=prompt.special_texts)
     misses = [*ordinary.misses, *(replace(miss, ordinary=False) for miss in hard.misses)]
@@ -84,6 +85,11 @@ def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> 
             one, other = (tuple(map(piece, ids)) for ids in (expected, actual))
             misses.append(TokenizerMiss("a prompt with its BOS", text, one, other))
     return TokenizerParity(ordinary.texts + hard.texts + (text is not None), tuple(misses))
+
+
+def _asked(prompt: Prompt, text: str) -> str:
+    """The prompt of this question; the text itself without a template, and where it is refused."""
+    return prompt.expected([{"role": "user", "content": text}]) or text
 
 
 def _next_tokens(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +279,53 @@ def test_unknown_fields_of_a_sentencepiece_model_are_skipped(tmp_path: Path) -> 
 def test_a_wordpiece_list(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_bytes("[PAD]\n[UNK]\n##é\n".encode())
     assert read_vocabulary(tmp_path, None) == {"[PAD]": 0, "[UNK]": 1, "##é": 2}
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}}, "first"),
+        ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "never"}}, "never"),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, "always"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [{"type": "Digits"}, {"type": "Metaspace"}],
+                }
+            },
+            "always",
+        ),
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]}},
+            "always",
+        ),
+        ({"normalizer": {"type": "Prepend", "prepend": "x"}}, None),
+        ({"pre_tokenizer": {"type": "ByteLevel"}}, None),
+        ({"pre_tokenizer": None, "normalizer": None}, None),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": "?"}}, None),
+    ],
+)
+def test_where_a_space_is_put_in_front(part: dict[str, Any], expected: str | None, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **part}), encoding="utf-8")
+    assert read_tokenizer(folder)[0].space_prefix == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"tokenizer_class": "LlamaTokenizer"}, "first"),
+        ({"tokenizer_class": "LlamaTokenizer", "legacy": True}, "always"),
+        ({"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False}, "never"),
+        ({"tokenizer_class": "GemmaTokenizer"}, None),
+        ({}, None),
+    ],
+)
+def test_where_a_tokenizer_model_alone_puts_it(
+    settings: dict[str, Any], expected: str | None, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copy(tiny_model("llama-spm") / "tokenizer.model", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert read_tokenizer(tmp_path)[0].space_prefix == expected

@@ -7,6 +7,7 @@ import pytest
 
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint, open_checkpoint
+from ggufpack.checkpoint.tokenizer import SpacePrefix
 from ggufpack.child import usable_cpus
 from ggufpack.convert.job import conversion_job, intermediate_precision, memory_needed
 from ggufpack.convert.protocol import Job
@@ -14,7 +15,7 @@ from tests.unit.checkpoint.builders import make_checkpoint
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 BOS_KEY, EOS_KEY = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"
-TEMPLATE_KEY = "tokenizer.chat_template"
+TEMPLATE_KEY, SPACE_KEY = "tokenizer.chat_template", "tokenizer.ggml.add_space_prefix"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,24 @@ def test_eos_is_the_templates_own(tmp_path: Path, adds: bool) -> None:
     assert with_template.get(EOS_KEY) == (False if adds else None)
     bare = replace(prompt.plan, gguf_chat_template=None)
     assert EOS_KEY not in job_for(checkpoint, replace(prompt, plan=bare)).overrides
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix", "expected"),
+    [
+        ("{{ bos_token }}" + TEMPLATE, "first", False),
+        ("{{ bos_token }}" + TEMPLATE, "always", None),
+        ("{{ bos_token }}" + TEMPLATE, None, None),
+        # the text at the beginning has the space, and so it has in llama.cpp
+        (TEMPLATE, "first", None),
+    ],
+)
+def test_a_space_after_special_tokens_is_not_added(
+    template: str, prefix: SpacePrefix | None, expected: bool | None, tmp_path: Path
+) -> None:
+    checkpoint, prompt = opened(tmp_path / "model", chat_template=template)
+    checkpoint = replace(checkpoint, tokenizer=replace(checkpoint.tokenizer, space_prefix=prefix))
+    assert job_for(checkpoint, prompt).overrides.get(SPACE_KEY) is expected
 
 
 def test_memory_grows_with_threads_and_the_vocabulary(tmp_path: Path) -> None:
