@@ -125,6 +125,14 @@ def ignore_event(_event: Event) -> None:
 
 
 @dataclass(frozen=True)
+class AdapterSpec:
+    """A PEFT adapter folder, and the weight that its change of the base model gets."""
+
+    folder: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class BuildSpec:
     """Everything that a build depends on. The CLI and the library make the same one.
 
@@ -145,6 +153,10 @@ class BuildSpec:
         imatrix: importance matrix file for the quantiser.
         calibration: file or folder of texts that fidelity is measured on; ``None`` for built-in ones.
         device: where the trained model runs for fidelity.
+        base: base model of the adapters, where ``checkpoint`` is itself the first adapter.
+        adapters: merged into ``checkpoint`` (or ``base``) while it is converted, in this order.
+        reuse: take encoded tensors from the cache, and put them there.
+        cache: folder of the tensor cache; ``None`` is the user's.
     """
 
     checkpoint: Path
@@ -165,6 +177,10 @@ class BuildSpec:
     imatrix: Path | None = None
     calibration: Path | None = None
     device: str = "auto"
+    base: Path | None = None
+    adapters: tuple[AdapterSpec, ...] = ()
+    reuse: bool = False
+    cache: Path | None = None
 
 
 # --- what comes out ---------------------------------------------------------
