@@ -138,7 +138,7 @@ class PackageCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
             )
             return
         run.mkdir(parents=True, exist_ok=True)
-        snapshot = new_snapshot(run.absolute(), "final")
+        snapshot = new_snapshot(run.absolute(), run.absolute().name)
         model.save_pretrained(snapshot.folder)
         self._packager.package_snapshot(
             snapshot, name, base=self._base, tokenizer=self._tokenizer if tokenizer is None else tokenizer
