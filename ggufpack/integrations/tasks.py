@@ -63,9 +63,7 @@ class Tasks(Generic[T]):
     def _work(self) -> None:
         task = self._running
         while task is not None:
-            try:
-                self._do(task)
-            finally:
-                with self._changed:
-                    task = self._running = self._waiting.popleft() if self._waiting else None
-                    self._changed.notify_all()
+            self._do(task)
+            with self._changed:
+                task = self._running = self._waiting.popleft() if self._waiting else None
+                self._changed.notify_all()

@@ -44,7 +44,9 @@ class KeepSaves(transformers.TrainerCallback):  # type: ignore[misc]
 def test_every_save_is_packaged_though_the_trainer_deletes_it(tiny_model: TinyModel, tmp_path: Path) -> None:
     callback = PackageCallback(name="{run}-{step}", final=True, output=tmp_path / "packages", **QUICK)
     output, kept = tmp_path / "run", tmp_path / "kept"
-    trainer = train(tiny_model("qwen3"), output, [callback, KeepSaves(kept)], max_steps=2, save_total_limit=1)
+    trainer = train(
+        tiny_model("llama-spm"), output, [callback, KeepSaves(kept)], max_steps=2, save_total_limit=1
+    )
     assert [(outcome.key, outcome.status) for outcome in callback.results] == [
         ("run-1", "unverified"),
         ("run-2", "unverified"),
@@ -75,7 +77,7 @@ def test_the_training_is_the_same_with_and_without(tiny_model: TinyModel, tmp_pa
         ("without", []),
         ("with", [PackageCallback(output=tmp_path, final=True, **QUICK)]),
     ):
-        model = train(tiny_model("qwen3"), tmp_path / name, callbacks, max_steps=2).model
+        model = train(tiny_model("llama-spm"), tmp_path / name, callbacks, max_steps=2).model
         ends.append((random_states(), model.state_dict()))
     (states, weights), (states_with, weights_with) = ends
     assert states == states_with
@@ -85,7 +87,7 @@ def test_the_training_is_the_same_with_and_without(tiny_model: TinyModel, tmp_pa
 
 def test_build_leaves_the_random_states(tiny_model: TinyModel, tmp_path: Path) -> None:
     before = random_states()
-    ggufpack.build(tiny_model("qwen3"), output=tmp_path, register=False, **{**QUICK, "verify": "prompts"})
+    ggufpack.build(tiny_model("llama-spm"), output=tmp_path, register=False, **{**QUICK, "verify": "prompts"})
     assert random_states() == before
 
 
@@ -95,7 +97,7 @@ def test_a_package_that_fails_stops_no_training(
     (tmp_path / "packages" / "run-1").mkdir(parents=True)
     (tmp_path / "packages" / "run-1" / "thesis.txt").touch()
     callback = PackageCallback(output=tmp_path / "packages", **QUICK)
-    trainer = train(tiny_model("qwen3"), tmp_path / "run", [callback], max_steps=2)
+    trainer = train(tiny_model("llama-spm"), tmp_path / "run", [callback], max_steps=2)
     assert trainer.state.global_step == 2
     assert [outcome.status for outcome in callback.results] == ["error", "unverified"]
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -103,16 +105,16 @@ def test_a_package_that_fails_stops_no_training(
 
     strict = PackageCallback(output=tmp_path / "packages", strict=True, **QUICK)
     with pytest.raises(GgufpackError, match="2 of 2 saves were not packaged as trained; the first is run-1"):
-        train(tiny_model("qwen3"), tmp_path / "run", [strict], max_steps=2)
+        train(tiny_model("llama-spm"), tmp_path / "run", [strict], max_steps=2)
 
 
 def test_a_trainer_without_a_tokenizer(tiny_model: TinyModel, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"max_steps": 1, "tokenizer": None}
-    given = PackageCallback(output=tmp_path, tokenizer=tiny_model("qwen3"), **QUICK)
-    train(tiny_model("qwen3"), tmp_path / "given", [given], **settings)
+    given = PackageCallback(output=tmp_path, tokenizer=tiny_model("llama-spm"), **QUICK)
+    train(tiny_model("llama-spm"), tmp_path / "given", [given], **settings)
     assert [outcome.status for outcome in given.results] == ["unverified"]
     missing = PackageCallback(output=tmp_path, **QUICK)
-    train(tiny_model("qwen3"), tmp_path / "missing", [missing], **settings)
+    train(tiny_model("llama-spm"), tmp_path / "missing", [missing], **settings)
     (outcome,) = missing.results
     assert outcome.error is not None
     assert "saved no tokenizer" in outcome.error["problem"]
@@ -127,7 +129,7 @@ def test_the_saves_of_an_adapter_are_packaged_with_their_base(tiny_model: TinyMo
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"])
     callback = PackageCallback(output=tmp_path, **QUICK)
     train(
-        tiny_model("qwen3"),
+        tiny_model("llama-spm"),
         tmp_path / "run",
         [callback],
         max_steps=1,
@@ -148,7 +150,7 @@ from ggufpack.integrations.transformers import PackageCallback
 from tests.support.training import train
 logging.basicConfig(level=logging.INFO)
 callback = PackageCallback(output={str(tmp_path / "packages")!r}, **{QUICK!r})
-train(Path({str(tiny_model("qwen3"))!r}), Path({str(tmp_path / "run")!r}), [callback], max_steps=2)
+train(Path({str(tiny_model("llama-spm"))!r}), Path({str(tmp_path / "run")!r}), [callback], max_steps=2)
 """
     with (tmp_path / "log").open("wb") as log:
         training = subprocess.Popen([sys.executable, "-c", script], stdout=log, stderr=log, cwd=ROOT)
@@ -170,7 +172,7 @@ train(Path({str(tiny_model("qwen3"))!r}), Path({str(tmp_path / "run")!r}), [call
         assert not list((tmp_path / "run").glob("_ggufpack-*"))
     else:
         callback = PackageCallback(output=tmp_path / "packages", **QUICK)
-        train(tiny_model("qwen3"), tmp_path / "run", [callback], max_steps=1)
+        train(tiny_model("llama-spm"), tmp_path / "run", [callback], max_steps=1)
         assert [path.name for path in (tmp_path / "packages").iterdir()] == ["run-1"]
         assert not list((tmp_path / "run").glob("_ggufpack-*"))
 
@@ -181,9 +183,11 @@ def test_the_example_of_the_documentation(
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     example = re.findall(r"```python\n(.*?)```", page, re.S)[0]
     assert example.count('"BASE"') == 2
-    checkpoint = shutil.copytree(tiny_model("qwen3"), tmp_path / "base")
-    template = (ROOT / "templates" / "chat" / "chatml.jinja").read_text(encoding="utf-8")
-    (checkpoint / "chat_template.jinja").write_text(template, encoding="utf-8")
+    checkpoint = shutil.copytree(tiny_model("llama"), tmp_path / "base")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = (ROOT / "templates" / "chat" / "chatml.jinja").read_text(encoding="utf-8")
+    tokenizer.save_pretrained(checkpoint)
     monkeypatch.chdir(tmp_path)
     exec(example.replace('"BASE"', repr(str(checkpoint))), {})  # noqa: S102
     printed = capsys.readouterr().out

@@ -28,6 +28,7 @@ def train(checkpoint: Path, output: Path, callbacks: Sequence[Any] = (), **chang
     settings = {
         "max_steps": 3,
         "save_steps": 1,
+        "save_only_model": True,
         "learning_rate": 1e-3,
         "per_device_train_batch_size": 2,
         "report_to": [],
