@@ -50,9 +50,9 @@ class BackgroundPackager:
     Args:
         when_busy: what happens to a save that comes while another one is packaged (``tasks.Tasks``).
         max_waiting: of ``"queue"``.
-        options: of ``ggufpack.build``; ``register`` is off unless it is given, because a server
-            would run the model on the GPU to verify it, and ``threads`` is a quarter of the CPUs,
-            at most ``MAX_THREADS``.
+        options: of ``ggufpack.build``, with other defaults: ``register`` is off, because a server would
+            run the model on the GPU to verify it; ``verify`` is "prompts", because an early save may
+            well not end its answers; ``threads`` is a quarter of the CPUs, at most ``MAX_THREADS``.
 
     Raises:
         UsageError: an option that ``build`` does not have, or a value that cannot be meant.
@@ -191,7 +191,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
             )
     words = options.get("quantization", DEFAULT_QUANTIZATION)
     parse_file_types(words if isinstance(words, str) else ",".join(words))
-    return {"register": False, "threads": max(1, min(MAX_THREADS, usable_cpus() // 4)), **options}
+    threads = max(1, min(MAX_THREADS, usable_cpus() // 4))
+    return {"register": False, "verify": "prompts", "threads": threads, **options}
 
 
 def checked_pattern(pattern: str) -> str:

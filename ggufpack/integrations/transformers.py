@@ -45,8 +45,8 @@ class PackageCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         wait: wait at the end of the training for what still runs. Without it, call ``wait()``:
             a package that is not done when the interpreter ends is given up.
         strict: raise at the end of the training if a save did not become a sound package.
-        options: of ``ggufpack.build``. ``register`` is off by default, ``threads`` a quarter of the CPUs
-            (at most 4).
+        options: of ``ggufpack.build``; ``register``, ``verify`` and ``threads`` have other defaults
+            (``BackgroundPackager``).
 
     Raises:
         UsageError: an option or a value that cannot be meant.
