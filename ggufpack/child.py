@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ OnProgress = Callable[[int, int, str], None]
 KILL_SECONDS = 5.0
 LOG_LINES = 40
 PROGRESS_SECONDS = 0.1
+ORPHAN_SECONDS = 0.5
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -257,6 +259,18 @@ def serve(reporter: Reporter, begin: Begin, what: str) -> None:
             )
         else:
             reporter.send("done", **answer)
+
+
+def when_orphaned(act: Callable[[], None]) -> None:
+    """Child side: call ``act``, in a thread, soon after the parent has died (killed: it closed nothing)."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_SECONDS)
+        act()
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 def leave() -> None:

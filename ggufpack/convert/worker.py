@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggufpack.child import Reporter, leave
+from ggufpack.child import Reporter, leave, when_orphaned
 from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
 from ggufpack.convert.libraries import Imports, load_libraries
@@ -122,6 +122,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     # the encoders need the interpreter for moments only, while the vocabulary is read in Python
     sys.setswitchinterval(0.0005)
     reporter = Reporter(descriptor)
+    when_orphaned(lambda: os._exit(1))  # nobody would rename what it writes
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     started = time.perf_counter()
     converter = Converter(vendor, bytecode, imports)

@@ -1,0 +1,1 @@
+"""Packaging from inside other programs: a training process, in the background."""
