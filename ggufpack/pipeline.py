@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufpack import vendoring
+from ggufpack import tensor_cache, vendoring
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint, open_checkpoint
 from ggufpack.convert.job import conversion_job, memory_needed
@@ -37,6 +37,7 @@ from ggufpack.spec import (
     BuildStatus,
     EventHandler,
     GgufFile,
+    Note,
     Package,
     PlannedFile,
     Stage,
@@ -67,6 +68,8 @@ def build(
     imatrix: str | os.PathLike[str] | None = None,
     calibration: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    reuse: bool = False,
+    cache: str | os.PathLike[str] | None = None,
     worker: Worker | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
@@ -91,6 +94,8 @@ def build(
         imatrix: importance matrix file for the quantiser, as llama-imatrix writes it.
         calibration: file or folder of texts for fidelity; ``None`` takes built-in ones.
         device: of the trained model for fidelity: ``"auto"`` (a GPU that is there), ``"cpu"`` …
+        reuse: take encoded tensors from the cache, and put them there.
+        cache: folder of the tensor cache; ``None`` is the user's.
         worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
             open; ``None`` starts one for this build.
         on_event: gets ``spec.Event``s.
@@ -118,6 +123,8 @@ def build(
         imatrix=None if imatrix is None else Path(imatrix),
         calibration=None if calibration is None else Path(calibration),
         device=device,
+        reuse=reuse,
+        cache=None if cache is None else Path(cache),
     )
     return run(spec, on_event or ignore_event, worker)
 
@@ -154,6 +161,7 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker |
             seconds=making.log.seconds,
             peak_worker_rss=converted.peak_rss,
             record=target.folder / RECORD_NAME,
+            reused=converted.reused,
         )
         with making.log.stage(Stage.REPORT, "Writing the record and the report"):
             readings = making.prompt.plan.readings
@@ -327,15 +335,19 @@ class _Making:
             allowed=spec.allow,
             threads=spec.threads,
             imatrix=spec.imatrix,
+            cache=(spec.cache or tensor_cache.default_folder()) if spec.reuse else None,
             plan_only=plan_only,
         )
         title = "Laying out the files" if plan_only else f"Converting to {', '.join(spec.quantizations)}"
         with self.log.stage(Stage.CONVERSION, title):
             try:
-                return self.worker.convert(job, self.log.weights_done)
+                converted = self.worker.convert(job, self.log.weights_done)
             finally:
                 if self.worker_is_own:
                     self.worker.close()  # its memory is the verification's now
+            for sentence in converted.notes:
+                self.log.on_event(Note(sentence))
+            return converted
 
     def modelfile(self, quantization: str) -> Modelfile:
         """The Modelfile of one file."""

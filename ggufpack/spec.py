@@ -198,6 +198,25 @@ class GgufFile:
 
 
 @dataclass(frozen=True)
+class Reused:
+    """What a conversion took from the tensor cache.
+
+    Attributes:
+        tensors: all of whose blocks came from the cache.
+        of: quantised tensors that the cache is asked for.
+        bytes: taken from the cache.
+        stored: bytes put there.
+        damaged: blocks that were removed from it, and encoded again.
+    """
+
+    tensors: int
+    of: int
+    bytes: int
+    stored: int
+    damaged: int
+
+
+@dataclass(frozen=True)
 class Package:
     """The package folder ``DIR/NAME/``. ``modelfiles`` has the keys of ``files``' quantizations."""
 
@@ -274,6 +293,7 @@ class BuildResult:
 
     ``status`` is ``"verified"`` when every check ran and passed, ``"unverified"`` when none was
     asked for, ``"failed"`` when a check failed (the package exists and its record says so).
+    ``reused`` is ``None`` where the tensor cache was not asked for.
     """
 
     package: Package
@@ -286,6 +306,7 @@ class BuildResult:
     seconds: Mapping[Stage, float]
     peak_worker_rss: int | None
     record: Path
+    reused: Reused | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``ggufpack build --json`` prints."""
@@ -305,5 +326,6 @@ class BuildResult:
             "findings": [finding.to_json() for finding in self.findings],
             "seconds": {stage.value: round(value, 3) for stage, value in self.seconds.items()},
             "peak_worker_rss": self.peak_worker_rss,
+            "reused": None if self.reused is None else asdict(self.reused),
             "record": str(self.record),
         }

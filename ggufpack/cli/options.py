@@ -84,6 +84,18 @@ _OPTIONS = (
     *FIDELITY_OPTIONS,
     click.option("--overwrite", is_flag=True, help="Replace a package and models of the same name."),
     click.option("--allow", multiple=True, metavar="ID", help="Accept a finding that would stop the build."),
+    click.option(
+        "--reuse/--no-reuse",
+        "reuse",
+        default=False,
+        help="Take quantised tensors from the cache, and put them there.  [default: no-reuse]",
+    ),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of the tensor cache.  [default: the user's]",
+    ),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Quantisation threads."),
     click.option(
         "--trust-remote-code", is_flag=True, help="Run Python code that the checkpoint brings along."

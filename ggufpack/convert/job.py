@@ -29,6 +29,7 @@ def conversion_job(
     allowed: Collection[str],
     threads: int | None,
     imatrix: Path | None = None,
+    cache: Path | None = None,
     plan_only: bool = False,
 ) -> Job:
     """The job that writes ``outputs`` (file type to path)."""
@@ -43,6 +44,7 @@ def conversion_job(
         threads=threads or usable_cpus(),
         plan_only=plan_only,
         imatrix=None if imatrix is None else imatrix.absolute(),
+        cache=None if cache is None else cache.absolute(),
     )
 
 

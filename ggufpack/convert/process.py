@@ -17,7 +17,7 @@ from ggufpack.convert.libraries import Imports
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
 from ggufpack.resources import sync
-from ggufpack.spec import GgufFile
+from ggufpack.spec import GgufFile, Reused
 from ggufpack.vendoring.loading import bytecode_folder
 
 
@@ -27,10 +27,18 @@ def _ignore_progress(_done: int, _total: int, _item: str) -> None:
 
 @dataclass(frozen=True)
 class Converted:
-    """What one job wrote, under the final names. ``peak_rss`` is the worker's, in bytes, so far."""
+    """What one job wrote, under the final names.
+
+    Attributes:
+        peak_rss: the worker's, in bytes, so far.
+        reused: from the tensor cache; ``None`` without one.
+        notes: sentences for the person who watches.
+    """
 
     files: tuple[GgufFile, ...]
     peak_rss: int
+    reused: Reused | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
@@ -96,7 +104,8 @@ class Worker:
                 for file in files:
                     temporary[file.quantization].replace(file.path)
                     sync(file.path.parent)
-            return Converted(tuple(files), done["peak_rss"])
+            reused = None if done["reused"] is None else Reused(**done["reused"])
+            return Converted(tuple(files), done["peak_rss"], reused, tuple(done["notes"]))
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
             raise

@@ -24,6 +24,7 @@ class Job:
         threads: encoder threads.
         plan_only: lay the files out, write nothing.
         imatrix: importance matrix file, absolute.
+        cache: folder of the tensor cache, absolute; ``None`` encodes everything.
     """
 
     checkpoint: Path
@@ -36,6 +37,7 @@ class Job:
     threads: int = 1
     plan_only: bool = False
     imatrix: Path | None = None
+    cache: Path | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""
@@ -45,12 +47,13 @@ class Job:
     def from_line(cls, line: bytes) -> Job:
         """Back from the pipe."""
         data: dict[str, Any] = json.loads(line)
-        imatrix = data.pop("imatrix")
+        imatrix, cache = data.pop("imatrix"), data.pop("cache")
         outputs = tuple((str(quantization), Path(path)) for quantization, path in data.pop("outputs"))
         return cls(
             checkpoint=Path(data.pop("checkpoint")),
             outputs=outputs,
             allowed=tuple(data.pop("allowed")),
             imatrix=None if imatrix is None else Path(imatrix),
+            cache=None if cache is None else Path(cache),
             **data,
         )

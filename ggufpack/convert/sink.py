@@ -23,8 +23,10 @@ import gguf
 import torch
 
 from ggufpack.convert.disk import OutputFile, check_space
+from ggufpack.convert.encode import Encoder
 from ggufpack.convert.importance import importance_of
 from ggufpack.convert.layout import FileLayout, plan_file, traits_of
+from ggufpack.convert.reuse import Reuse
 from ggufpack.convert.sources import TensorSource
 from ggufpack.convert.stream import OnProgress, TensorStream, Types
 from ggufpack.errors import ConversionError
@@ -32,6 +34,7 @@ from ggufpack.quantize.imatrix import ImportanceMatrix
 from ggufpack.quantize.kernels import Kernels
 from ggufpack.quantize.rules import TensorShape, choose_types, file_order
 from ggufpack.quantize.types import TensorType
+from ggufpack.tensor_cache import TensorCache
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class TensorSink:
         overrides: key-value pairs that replace the converter's.
         plan_only: lay the files out, write nothing.
         imatrix: importance matrix for the encoders.
+        cache: encoded tensors are taken from there and put there; ``None`` encodes everything.
         progress: called with (weights done, of all, tensor), from one thread at a time.
     """
 
@@ -87,6 +91,7 @@ class TensorSink:
         overrides: Mapping[str, str | bool | int],
         plan_only: bool,
         imatrix: ImportanceMatrix | None,
+        cache: TensorCache | None,
         progress: OnProgress,
     ) -> None:
         self._outputs = outputs
@@ -96,9 +101,11 @@ class TensorSink:
         self._overrides = overrides
         self._plan_only = plan_only
         self._imatrix = imatrix
+        self._cache = cache
         self._progress = progress
         self._begun: _Begun | None = None
         self.written: list[Written] = []
+        self.reuse: Reuse | None = None
 
     def begin(self, writer: Any) -> None:
         """Start to encode the tensors of a ``GGUFWriter`` that lacks only the vocabulary."""
@@ -142,14 +149,15 @@ class TensorSink:
     def _encode(self, writer: Any) -> _Begun:
         sources = _sources(writer)
         types = self._types(writer, sources)
+        importance = importance_of(self._imatrix, sources, types)
+        if self._cache is not None:
+            self.reuse = Reuse(self._cache, self._kernels.name, importance)
         torch.set_num_threads(1)  # the pool is the only parallelism
         stream = TensorStream(
             sources,
             types,
-            importance=importance_of(self._imatrix, sources, types),
-            kernels=self._kernels,
+            encoder=Encoder(self._kernels, importance, self._allowed, self.reuse),
             threads=self._threads,
-            allowed=self._allowed,
             progress=self._progress,
         )
         return _Begun(dict(writer.tensors[0]), types, sources, stream)

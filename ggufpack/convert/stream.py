@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from ggufpack.convert.importance import encode_with_importance
+from ggufpack.convert.encode import Encoder
 from ggufpack.convert.size import AHEAD_BYTES
-from ggufpack.convert.sources import FLOAT_OF_TYPE, Rows, TensorSource, Witness
-from ggufpack.convert.values import check_encoded, check_source
-from ggufpack.quantize.imatrix_files import Floats
-from ggufpack.quantize.kernels import Encoded, Kernels
+from ggufpack.convert.sources import Rows, TensorSource, Witness
+from ggufpack.quantize.kernels import Encoded
 from ggufpack.quantize.types import TensorType
 
 OnProgress = Callable[[int, int, str], None]
 Types = Mapping[str, TensorType]
-
-# as numpy sees a view: it has no bfloat16
-_AS_NUMPY = {torch.float32: torch.float32, torch.float16: torch.float16, torch.bfloat16: torch.int16}
-_SOURCE_TYPE = {dtype: TensorType(int(kind)) for kind, dtype in FLOAT_OF_TYPE.items()}
 
 
 class Block(NamedTuple):
@@ -56,10 +49,8 @@ class TensorStream:
     Args:
         sources: the tensors, in file order.
         types: of each output: what each tensor is encoded as.
-        importance: float32 (experts, columns) of the tensors that have any.
-        kernels: the encoders.
+        encoder: of their chunks.
         threads: that encode.
-        allowed: finding ids of value problems that are accepted (``values``).
         progress: called with (weights encoded, of all, tensor), from one thread at a time.
     """
 
@@ -68,17 +59,13 @@ class TensorStream:
         sources: Sequence[TensorSource],
         types: Sequence[Types],
         *,
-        importance: Mapping[str, Floats],
-        kernels: Kernels,
+        encoder: Encoder,
         threads: int,
-        allowed: Collection[str],
         progress: OnProgress,
     ) -> None:
         self._sources = sources
         self._types = types
-        self._importance = importance
-        self._kernels = kernels
-        self._allowed = allowed
+        self._encoder = encoder
         self._progress = progress
         self._total = sum(source.weights for source in sources)
         self._done = 0
@@ -159,36 +146,9 @@ class TensorStream:
     def _encode(
         self, source: TensorSource, rows: Rows, types: Sequence[TensorType], first_row: int
     ) -> list[Encoded]:
-        view = rows.view
-        rows.parts.populate(view)
-        outputs = [(kind, np.empty(kind.size(view.numel()), dtype=np.uint8)) for kind in types]
-        # what the converter's 16-bit file would hold, so that both ways give the same bytes
-        stored = FLOAT_OF_TYPE[source.stored_type]
-        middle = TensorType.F32 if stored is view.dtype else TensorType(int(source.stored_type))
-        with torch.inference_mode():
-            weights = view.contiguous().view(_AS_NUMPY[view.dtype]).numpy()
-        source_type = _SOURCE_TYPE[view.dtype]
-        importance = self._importance.get(source.name)
-        if importance is None:
-            largest = self._kernels.encode(weights, source_type, source.columns, outputs, middle=middle)
-        else:
-            largest = encode_with_importance(
-                self._kernels,
-                weights,
-                source_type,
-                outputs,
-                middle=middle,
-                importance=importance,
-                rows_per_expert=source.shape[-2],
-                first_row=first_row,
-                name=source.name,
-            )
-        check_source(source.name, largest, view, stored, self._allowed)
-        for kind, encoded in outputs:
-            check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)
-        rows.parts.give_back(view)
-        self._count(view.numel(), source.name)
-        return [encoded for _, encoded in outputs]
+        encoded = self._encoder.encode(source, rows, types, first_row)
+        self._count(rows.view.numel(), source.name)
+        return encoded
 
     def _count(self, weights: int, tensor: str) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ggufpack.convert.protocol import Job
 from ggufpack.vendoring.loading import compiled_elsewhere
 
 if TYPE_CHECKING:
-    from ggufpack.convert.sink import TensorSink, Written
+    from ggufpack.convert.sink import TensorSink
 
 
 class Converter:
@@ -44,14 +45,15 @@ class Converter:
             raise RuntimeError(f"gguf was imported from {gguf.__file__}, not from {vendor}")
         self._conversion = conversion
 
-    def convert(self, job: Job, reporter: Reporter) -> list[Written]:
-        """Write the job's files; raises whatever the converter raises."""
+    def convert(self, job: Job, reporter: Reporter) -> TensorSink:
+        """Write the job's files; the sink that did it. Raises whatever the converter raises."""
         import gguf
         import torch
 
         from ggufpack.convert.sink import Output, TensorSink, capturing_writer
         from ggufpack.quantize.imatrix import load_imatrix
         from ggufpack.quantize.kernels import load_kernels
+        from ggufpack.tensor_cache import TensorCache
 
         kernels = load_kernels()
         logging.getLogger("ggufpack").info("kernels: %s", kernels.name)
@@ -64,6 +66,7 @@ class Converter:
             overrides=job.overrides,
             plan_only=job.plan_only,
             imatrix=None if job.imatrix is None else load_imatrix(job.imatrix),
+            cache=None if job.cache is None else TensorCache(job.cache),
             progress=reporter.progress,
         )
         intermediate = {
@@ -91,7 +94,7 @@ class Converter:
             sink.close()
         if not sink.written:
             raise RuntimeError("the converter no longer writes through gguf.GGUFWriter.write_tensors_to_file")
-        return sink.written
+        return sink
 
 
 def _begin_before_vocabulary(model: Any, sink: TensorSink) -> None:
@@ -131,7 +134,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     for line in sys.stdin.buffer:
         job = Job.from_line(line)
         try:
-            written = converter.convert(job, reporter)
+            sink = converter.convert(job, reporter)
         except AllOfTransformersNeeded as needed:
             reporter.send("restart", reason=str(needed.__cause__))
         except (Exception, SystemExit) as error:  # a few architectures call sys.exit
@@ -146,9 +149,16 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
                     "sha256": file.sha256,
                     "tensor_types": dict(file.tensor_types),
                 }
-                for file in written
+                for file in sink.written
             ]
-            reporter.send("done", files=files, peak_rss=peak_rss())
+            reporter.send(
+                "done",
+                files=files,
+                peak_rss=peak_rss(),
+                reused=None if sink.reuse is None else asdict(sink.reuse.reused()),
+                notes=[] if sink.reuse is None else sink.reuse.notes(),
+            )
+            del sink  # its recipes go now, not with the next job
         gc.collect()
 
 

@@ -26,6 +26,8 @@ Encoded = npt.NDArray[np.uint8]
 
 CHOICE = "GGUFPACK_KERNELS"
 REFERENCE = "reference"
+# raise it when the bytes that any kernel writes change: what was kept of them is made again
+BYTES_VERSION = 1
 
 _STORED = {TensorType.F32: np.float32, TensorType.F16: np.float16, TensorType.BF16: np.uint16}
 

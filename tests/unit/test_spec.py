@@ -75,6 +75,7 @@ def test_build_json() -> None:
         "findings": [FINDING],
         "seconds": {"conversion": 1.235},
         "peak_worker_rss": 900_000_000,
+        "reused": None,
         "record": "out/m/ggufpack.json",
     }
 

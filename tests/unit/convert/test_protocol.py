@@ -17,6 +17,7 @@ FULL = Job(
     threads=7,
     plan_only=True,
     imatrix=Path("/models/\u00e4 imatrix.gguf"),
+    cache=Path("/cache/\u00e4"),
 )
 
 
