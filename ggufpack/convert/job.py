@@ -43,6 +43,7 @@ def conversion_job(
         threads=threads or usable_cpus(),
         plan_only=plan_only,
         imatrix=None if imatrix is None else imatrix.absolute(),
+        merge=None if checkpoint.adaptation is None else checkpoint.adaptation.merge.to_json(),
     )
 
 

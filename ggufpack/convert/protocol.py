@@ -24,6 +24,7 @@ class Job:
         threads: encoder threads.
         plan_only: lay the files out, write nothing.
         imatrix: importance matrix file, absolute.
+        merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
     """
 
     checkpoint: Path
@@ -36,6 +37,7 @@ class Job:
     threads: int = 1
     plan_only: bool = False
     imatrix: Path | None = None
+    merge: Mapping[str, Any] | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""
