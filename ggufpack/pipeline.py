@@ -203,7 +203,7 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
         server = making.server
         return BuildPlan(
             folder=target.folder,
-            checkpoint=making.checkpoint.folder,
+            checkpoint=making.checkpoint.origin,
             architecture=making.checkpoint.architecture,
             parameters=making.checkpoint.tensors.parameters,
             files=tuple(

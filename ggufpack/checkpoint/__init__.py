@@ -53,7 +53,8 @@ class Checkpoint:
     """An opened checkpoint: everything that the later stages need to know about it.
 
     Attributes:
-        folder: the checkpoint itself, which may lie inside the folder that was given.
+        folder: the checkpoint itself, which may lie inside the folder that was given; a temporary one of
+            links when adapters are merged (``checkpoint.adapted``).
         model_config: config.json.
         generation: generation_config.json, or what config.json says in its place.
         tensors: name → dtype, shape and place of every tensor.
@@ -74,6 +75,11 @@ class Checkpoint:
     license_files: tuple[Path, ...]
     findings: tuple[Finding, ...]
     adaptation: Adaptation | None = None
+
+    @property
+    def origin(self) -> Path:
+        """The user's own folder with the weights: of the base model, when adapters are merged into it."""
+        return self.folder if self.adaptation is None else self.adaptation.base
 
     @property
     def architecture(self) -> str:

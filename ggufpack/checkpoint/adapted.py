@@ -58,7 +58,11 @@ def open_model(
         # its name is the model's: the converter writes it down
         folder = Path(scratch) / checkpoint.resolve().name
         folder.mkdir()
-        yield _adapted(sources, folder)
+        try:
+            yield _adapted(sources, folder)
+        except GgufpackError as error:
+            _put_in_place(error, folder, sources.base)
+            raise
 
 
 def _adapted(sources: Sources, folder: Path) -> Checkpoint:
@@ -86,15 +90,8 @@ def _adapted(sources: Sources, folder: Path) -> Checkpoint:
         _write_config(folder, config, vocabulary, untied=bool(merge.copies))
     if merge.copies:
         _write_index(folder, table, merge)
-    try:
-        made = read_checkpoint(folder, _merged_table(table, merge), [*findings, *more])
-    except GgufpackError as error:
-        raise _in_place(error, folder, given) from None
-    return replace(
-        made,
-        findings=tuple(_finding_in_place(finding, folder, given) for finding in made.findings),
-        adaptation=adaptation,
-    )
+    made = read_checkpoint(folder, _merged_table(table, merge), [*findings, *more])
+    return _in_place(replace(made, adaptation=adaptation), folder, given)
 
 
 # --- tensors ------------------------------------------------------------------
@@ -215,25 +212,43 @@ def _is_named(name: str, base: Path) -> bool:
     return any(part.lower().rpartition("--")[2] == last for part in base.resolve().parts)
 
 
-def _finding_in_place(finding: Finding, folder: Path, base: Path) -> Finding:
+def _in_place(made: Checkpoint, folder: Path, base: Path) -> Checkpoint:
+    """With the user's own paths: what is said about a file must name it."""
+
+    def path(linked: Path | None) -> Any:
+        return _path_in_place(linked, folder, base)
+
+    template = made.chat_template
     return replace(
-        finding,
-        message=finding.message.replace(str(folder), str(base)),
-        action=None if finding.action is None else finding.action.replace(str(folder), str(base)),
-        path=_path_in_place(finding.path, folder, base),
+        made,
+        model_config=replace(made.model_config, path=path(made.model_config.path)),
+        generation=replace(made.generation, path=path(made.generation.path)),
+        tokenizer=replace(
+            made.tokenizer, files={name: path(file) for name, file in made.tokenizer.files.items()}
+        ),
+        chat_template=None if template is None else replace(template, origin=path(template.origin)),
+        license_files=tuple(map(path, made.license_files)),
+        findings=tuple(
+            replace(
+                finding,
+                message=_text_in_place(finding.message, folder, base),
+                action=_text_in_place(finding.action, folder, base),
+                path=path(finding.path),
+            )
+            for finding in made.findings
+        ),
     )
 
 
-def _in_place(error: GgufpackError, folder: Path, base: Path) -> GgufpackError:
-    """The same error with the user's own paths."""
-    action = None if error.action is None else error.action.replace(str(folder), str(base))
-    return type(error)(
-        error.problem.replace(str(folder), str(base)),
-        action=action,
-        path=_path_in_place(error.path, folder, base),
-        key=error.key,
-        finding=error.finding,
-    )
+def _put_in_place(error: GgufpackError, folder: Path, base: Path) -> None:
+    error.problem = _text_in_place(error.problem, folder, base)
+    error.action = _text_in_place(error.action, folder, base)
+    error.path = _path_in_place(error.path, folder, base)
+    error.args = (error.problem if error.action is None else f"{error.problem} {error.action}",)
+
+
+def _text_in_place(text: Any, folder: Path, base: Path) -> Any:
+    return None if text is None else text.replace(str(folder), str(base))
 
 
 def _path_in_place(path: Path | None, folder: Path, base: Path) -> Path | None:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
+from ggufpack.gguf_header import read_gguf_header
 
 _SEED = 7
 TOKENIZER_NAMES = ("tokenizer", "special_tokens_map", "vocab", "merges", "added_tokens", "chat_template")
@@ -60,7 +59,7 @@ def train_adapter(
             adapted(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        adapted.save_pretrained(folder, **(options or {}))
+        adapted.save_pretrained(str(folder), **(options or {}))
     return folder
 
 
@@ -111,10 +110,12 @@ def merge_with_peft(
     return target
 
 
-def gguf_tensors(path: Path) -> Iterator[tuple[str, str, bytes]]:
+def gguf_tensors(path: Path) -> Iterator[tuple[str, str | None, bytes]]:
     """Name, type and bytes of every tensor of a GGUF."""
-    for tensor in gguf.GGUFReader(path).tensors:
-        yield tensor.name, tensor.tensor_type.name, np.ascontiguousarray(tensor.data).tobytes()
+    with path.open("rb") as file:
+        for tensor in read_gguf_header(path).tensors:
+            file.seek(tensor.offset)
+            yield tensor.name, tensor.type_name, file.read(tensor.nbytes)
 
 
 def tensor_differences(ours: Path, theirs: Path) -> list[str]:
