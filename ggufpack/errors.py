@@ -6,7 +6,8 @@ GgufpackError                         exit 1
 ├── CheckpointError                   exit 3   the folder that was given
 │   ├── CheckpointLayoutError                  not one checkpoint: none, several, an adapter, pickle only
 │   ├── CheckpointFileError                    a JSON or tokenizer file cannot be read
-│   └── TensorFileError                        a safetensors file or its index is damaged
+│   ├── TensorFileError                        a safetensors file or its index is damaged
+│   └── AdapterError                           an adapter that cannot be merged, or not into this base
 ├── ConversionError                   exit 4   converter, quantisation, writing the GGUF
 │   ├── VendorError                            the vendored converter is missing, changed or cannot be fetched
 │   ├── UnsupportedArchitectureError
@@ -112,6 +113,10 @@ class CheckpointFileError(CheckpointError):
 
 class TensorFileError(CheckpointError):
     """A safetensors file, or the index over several, is damaged or incomplete."""
+
+
+class AdapterError(CheckpointError):
+    """An adapter cannot be merged exactly, or does not fit its base model."""
 
 
 class ConversionError(GgufpackError):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ggufpack import tensor_cache, vendoring
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
-from ggufpack.checkpoint import Checkpoint, open_checkpoint
+from ggufpack.checkpoint import Checkpoint
+from ggufpack.checkpoint.adapted import open_model
 from ggufpack.convert.job import conversion_job, memory_needed
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.engine.choose import find_server
@@ -31,6 +32,7 @@ from ggufpack.report.page import REPORT_NAME, write_report
 from ggufpack.report.record import make_record, write_record
 from ggufpack.spec import (
     DEFAULT_QUANTIZATION,
+    AdapterSpec,
     BuildPlan,
     BuildResult,
     BuildSpec,
@@ -70,6 +72,8 @@ def build(
     device: str = "auto",
     reuse: bool = False,
     cache: str | os.PathLike[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
+    adapters: Sequence[str | os.PathLike[str] | AdapterSpec] = (),
     worker: Worker | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
@@ -96,6 +100,9 @@ def build(
         device: of the trained model for fidelity: ``"auto"`` (a GPU that is there), ``"cpu"`` …
         reuse: take encoded tensors from the cache, and put them there.
         cache: folder of the tensor cache; ``None`` is the user's.
+        base: base model of ``checkpoint``, when that is a PEFT adapter; ``None`` takes the folder that the
+            adapter names.
+        adapters: PEFT adapters that are merged into the model while it is converted, in this order.
         worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
             open; ``None`` starts one for this build.
         on_event: gets ``spec.Event``s.
@@ -125,6 +132,10 @@ def build(
         device=device,
         reuse=reuse,
         cache=None if cache is None else Path(cache),
+        base=None if base is None else Path(base),
+        adapters=tuple(
+            item if isinstance(item, AdapterSpec) else AdapterSpec(Path(item)) for item in adapters
+        ),
     )
     return run(spec, on_event or ignore_event, worker)
 
@@ -200,7 +211,7 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
         server = making.server
         return BuildPlan(
             folder=target.folder,
-            checkpoint=making.checkpoint.folder,
+            checkpoint=making.checkpoint.origin,
             architecture=making.checkpoint.architecture,
             parameters=making.checkpoint.tensors.parameters,
             files=tuple(
@@ -308,7 +319,7 @@ class _Making:
             if not spec.overwrite:
                 refuse_existing(server, target.all_names())
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
-            checkpoint = open_checkpoint(spec.checkpoint)
+            checkpoint = stack.enter_context(open_model(spec.checkpoint, spec.base, spec.adapters))
             log.add(checkpoint.findings)
         with log.stage(Stage.VENDOR, "Checking the converter"):
             vendor = vendoring.require(log.on_event)

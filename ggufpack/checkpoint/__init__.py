@@ -6,11 +6,12 @@ loads neither numpy nor torch, transformers, tokenizers or safetensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ggufpack.checkpoint.adapter import Adaptation
 from ggufpack.checkpoint.chat_template import ChatTemplate, read_chat_template
 from ggufpack.checkpoint.checks import cross_checks
 from ggufpack.checkpoint.config import ModelConfig, check_weight_format, read_config
@@ -26,6 +27,7 @@ from ggufpack.spec import Finding
 
 __all__ = [
     "FINDING_KINDS",
+    "Adaptation",
     "AddedToken",
     "ChatTemplate",
     "Checkpoint",
@@ -37,6 +39,7 @@ __all__ = [
     "Tokenizer",
     "locate",
     "open_checkpoint",
+    "read_checkpoint",
 ]
 
 # sentence-transformers; llama.cpp's converter reads the pooling type through it (conversion/base.py)
@@ -50,7 +53,8 @@ class Checkpoint:
     """An opened checkpoint: everything that the later stages need to know about it.
 
     Attributes:
-        folder: the checkpoint itself, which may lie inside the folder that was given.
+        folder: the checkpoint itself, which may lie inside the folder that was given; a temporary one of
+            links when adapters are merged (``checkpoint.adapted``).
         model_config: config.json.
         generation: generation_config.json, or what config.json says in its place.
         tensors: name → dtype, shape and place of every tensor.
@@ -58,6 +62,8 @@ class Checkpoint:
         chat_template: the one that transformers would use; ``None`` when there is none.
         license_files: LICENSE, COPYING and their like, sorted.
         findings: in the order of their ids.
+        adaptation: the adapters that are merged into ``tensors`` while they are converted; ``None`` for
+            weights that are packaged as they are stored.
     """
 
     folder: Path
@@ -68,6 +74,12 @@ class Checkpoint:
     chat_template: ChatTemplate | None
     license_files: tuple[Path, ...]
     findings: tuple[Finding, ...]
+    adaptation: Adaptation | None = None
+
+    @property
+    def origin(self) -> Path:
+        """The user's own folder with the weights: of the base model, when adapters are merged into it."""
+        return self.folder if self.adaptation is None else self.adaptation.base
 
     @property
     def architecture(self) -> str:
@@ -112,12 +124,25 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ChatTemplateError: a chat template that is no text, or too large.
     """
     folder = locate(Path(path))
-    findings = layout_findings(Path(path), folder)
+    tensors, raised = read_tensors(folder)
+    return read_checkpoint(folder, tensors, [*layout_findings(Path(path), folder), *raised])
+
+
+def read_checkpoint(folder: Path, tensors: TensorTable, raised_before: Sequence[Finding]) -> Checkpoint:
+    """Read and check everything but the ``tensors`` of a folder.
+
+    Args:
+        folder: the checkpoint itself.
+        tensors: the model's, wherever they are stored.
+        raised_before: findings on the tensors and on how the folder was found.
+
+    Raises:
+        GgufpackError: as ``open_checkpoint``.
+    """
+    findings = list(raised_before)
     config, raised = read_config(folder)
     findings += raised
     findings += pooling_findings(folder, config)
-    tensors, raised = read_tensors(folder)
-    findings += raised
     check_weight_format(config, {name: tensor.dtype for name, tensor in tensors.items()})
     findings += check_layers(tensors, config.text, folder)
     generation, raised = read_generation(folder, config.text, config.path, generates=not config.is_encoder)

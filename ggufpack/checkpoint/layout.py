@@ -39,10 +39,10 @@ def locate(path: Path) -> Path:
     """
     try:
         _require_folder(path)
-        if _is_checkpoint(path):
+        if is_checkpoint(path):
             return path
         names = sorted(entry.name for entry in path.iterdir())
-        inside = _checkpoints_inside(path)
+        inside = checkpoints_inside(path)
     except OSError as error:
         raise CheckpointLayoutError(
             f"{path} cannot be read: {error.strerror or error}.", path=path
@@ -69,19 +69,22 @@ def has_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
-def _is_checkpoint(folder: Path) -> bool:
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a full model lies in the folder."""
     return (folder / CONFIG).is_file() and ((folder / INDEX).is_file() or bool(weight_files(folder)))
 
 
-def _checkpoints_inside(folder: Path) -> list[Path]:
+def checkpoints_inside(folder: Path) -> list[Path]:
+    """Full models directly inside a folder, or in its ``snapshots``, in the order of their steps."""
     parents = [folder, folder / "snapshots"]
     children = (child for parent in parents if parent.is_dir() for child in parent.iterdir())
     return sorted(
-        (child for child in children if child.is_dir() and _is_checkpoint(child)), key=_natural_order
+        (child for child in children if child.is_dir() and is_checkpoint(child)), key=checkpoint_order
     )
 
 
-def _natural_order(path: Path) -> tuple[str, int]:
+def checkpoint_order(path: Path) -> tuple[str, int]:
+    """Sorts checkpoint-2 before checkpoint-10."""
     stem, _dash, number = path.name.rpartition("-")
     return (stem, int(number)) if number.isascii() and number.isdigit() else (path.name, 0)
 
@@ -125,7 +128,7 @@ def _explain(path: Path, names: list[str], inside: list[Path]) -> CheckpointLayo
     if not names:
         return CheckpointLayoutError(f"{path} is empty.", action="Check the path.", path=path)
     if ADAPTER_CONFIG in names:
-        return _adapter_only(path, names)
+        return _adapter_only(path)
     if inside and not safetensors:
         return _several(path, inside)
     if "model_index.json" in names:
@@ -164,27 +167,18 @@ def _several(path: Path, inside: list[Path]) -> CheckpointLayoutError:
     )
 
 
-def _adapter_only(path: Path, names: list[str]) -> CheckpointLayoutError:
+def _adapter_only(path: Path) -> CheckpointLayoutError:
     try:
         config: dict[str, Any] = read_object(path / ADAPTER_CONFIG)
     except CheckpointFileError:
         config = {}
     base = config.get("base_model_name_or_path")
-    of_base = f" of {base}" if isinstance(base, str) and base else ""
-    target = path.parent / f"{path.name}-merged"
-    load_tokenizer = "tokenizer_config.json" in names
-    code = (
-        "import sys; from peft import AutoPeftModelForCausalLM as M; "
-        + ("from transformers import AutoTokenizer as T; " if load_tokenizer else "")
-        + "M.from_pretrained(sys.argv[1]).merge_and_unload().save_pretrained(sys.argv[2])"
-        + ("; T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])" if load_tokenizer else "")
-    )
-    copy = "" if load_tokenizer else ", then copy the tokenizer files of the base model into it"
+    named = base if isinstance(base, str) and base else ""
     return CheckpointLayoutError(
-        f"{path} holds only an adapter{of_base}; adapters are not packaged yet.",
-        action=f"Merge it first: {_python(code, path, target)}{copy}",
+        f"{path} holds only an adapter{f' of {named}' if named else ''}.",
+        action=f"Give the folder of {named or 'its base model'} with --base.",
         path=path,
-        key="base_model_name_or_path" if of_base else None,
+        key="base_model_name_or_path",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from ggufpack.spec import BuildSpec
+    from ggufpack.spec import AdapterSpec, BuildSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +32,19 @@ FIDELITY_OPTIONS = (
 _OPTIONS = (
     click.argument("checkpoint", type=click.Path(path_type=Path)),
     click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
+    click.option(
+        "--base",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Base model of CHECKPOINT, when that is a PEFT adapter.  [default: the folder that it names]",
+    ),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="DIR[=WEIGHT]",
+        help="PEFT adapter that is merged into the model while it is converted; may be repeated.",
+    ),
     click.option(
         "-q",
         "--quantization",
@@ -131,10 +145,28 @@ def make_spec(**values: Any) -> BuildSpec:
         quantizations=parse_file_types(values.pop("quantization")),
         parameters=_parameters(values.pop("parameters")),
         allow=frozenset(word.upper() for word in values.pop("allow")),
+        adapters=tuple(_adapter(word) for word in values.pop("adapters")),
         register=register is not False,
         require_server=register is True,
         **values,
     )
+
+
+def _adapter(word: str) -> AdapterSpec:
+    """``DIR`` or ``DIR=WEIGHT``; a folder of the whole name comes first."""
+    from ggufpack.errors import UsageError
+    from ggufpack.spec import AdapterSpec
+
+    folder, separator, number = word.rpartition("=")
+    if not separator or Path(word).is_dir():
+        return AdapterSpec(Path(word))
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight) or not folder:
+        raise UsageError(f"--adapter {word}: {number!r} is no weight.", action="Write DIR=0.5.", key=word)
+    return AdapterSpec(Path(folder), weight)
 
 
 def _parameters(words: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

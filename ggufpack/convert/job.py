@@ -45,6 +45,7 @@ def conversion_job(
         plan_only=plan_only,
         imatrix=None if imatrix is None else imatrix.absolute(),
         cache=None if cache is None else cache.absolute(),
+        merge=None if checkpoint.adaptation is None else checkpoint.adaptation.merge.to_json(),
     )
 
 

@@ -28,8 +28,11 @@ class MappedParts:
         self._parts: list[Any] = []
 
     def noted(self, tensor: Any) -> Any:
-        """A ``gguf.utility.LocalTensor`` like ``tensor``, whose map is kept here when it is read."""
-        return _NotedTensor(tensor, self._parts)
+        """A ``gguf.utility.LocalTensor`` like ``tensor``, whose map is kept here when it is read.
+
+        One of a subclass is computed (``convert.lora``): it has no map, and its pages must stay.
+        """
+        return _NotedTensor(tensor, self._parts) if type(tensor) is gguf.utility.LocalTensor else tensor
 
     def announce(self, view: torch.Tensor) -> None:
         """Let the kernel read ahead what the view looks at."""

@@ -25,6 +25,7 @@ class Job:
         plan_only: lay the files out, write nothing.
         imatrix: importance matrix file, absolute.
         cache: folder of the tensor cache, absolute; ``None`` encodes everything.
+        merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
     """
 
     checkpoint: Path
@@ -38,6 +39,7 @@ class Job:
     plan_only: bool = False
     imatrix: Path | None = None
     cache: Path | None = None
+    merge: Mapping[str, Any] | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""

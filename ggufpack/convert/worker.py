@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ class Converter:
         usual = gguf.GGUFWriter
         gguf.GGUFWriter = capturing_writer(sink)
         try:
-            with compiled_elsewhere(self._bytecode), torch.inference_mode():
+            with compiled_elsewhere(self._bytecode), torch.inference_mode(), _merging(job):
                 base = self._conversion.ModelBase
                 config = base.load_hparams(job.checkpoint, False)
                 kind = self._conversion.ModelType.TEXT
@@ -95,6 +96,15 @@ class Converter:
         if not sink.written:
             raise RuntimeError("the converter no longer writes through gguf.GGUFWriter.write_tensors_to_file")
         return sink
+
+
+def _merging(job: Job) -> AbstractContextManager[None]:
+    if job.merge is None:
+        return nullcontext()
+    from ggufpack.checkpoint.merge import Merge
+    from ggufpack.convert.lora import merging
+
+    return merging(Merge.from_json(job.merge), plan_only=job.plan_only)
 
 
 def _begin_before_vocabulary(model: Any, sink: TensorSink) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack import __version__
-from ggufpack.checkpoint import Checkpoint
+from ggufpack.checkpoint import Adaptation, Checkpoint
+from ggufpack.packages import sha256_of
 from ggufpack.spec import BuildResult, BuildSpec
 
 SCHEMA = 1
@@ -33,7 +34,8 @@ def make_record(
     Args:
         spec: what was asked for.
         checkpoint: what went in: small files by digest, tensors by name, dtype and shape. The
-            weights themselves are not read again for a digest; that is said.
+            weights themselves are not read again for a digest; that is said. Adapters have a digest
+            of every file that counts.
         result: what came out.
         converter: package, version and tree digest of the vendored converter.
         readings: what a Go TEMPLATE and the GGUF's Jinja reproduce of the chat template; ``None``
@@ -51,9 +53,10 @@ def make_record(
         "ggufpack": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "checkpoint": {
-            "folder": str(checkpoint.folder.resolve()),
+            "folder": str(checkpoint.origin.resolve()),
             "architecture": checkpoint.architecture,
             "files": _digests(checkpoint.folder),
+            "adapters": _adapters(checkpoint.adaptation),
             "tensors": {
                 "count": len(checkpoint.tensors),
                 "bytes": checkpoint.tensors.total_bytes,
@@ -89,6 +92,18 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     small = sorted(path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in small}
+
+
+def _adapters(adaptation: Adaptation | None) -> list[dict[str, Any]]:
+    """The adapters that were merged, in their order."""
+    return [
+        {
+            "folder": str(adapter.folder.resolve()),
+            "weight": adapter.weight,
+            "files": {path.name: sha256_of(path) for path in (adapter.config.path, adapter.weights_file)},
+        }
+        for adapter in (() if adaptation is None else adaptation.adapters)
+    ]
 
 
 def _versions() -> dict[str, str]:

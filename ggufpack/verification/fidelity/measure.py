@@ -21,6 +21,7 @@ from ggufpack.proofs import Fidelity, TextFidelity, TokenChoice, WorstToken
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.vendoring.loading import bytecode_folder
 from ggufpack.verification.fidelity import cache
+from ggufpack.verification.fidelity.adapted_source import adaptation_to_json
 from ggufpack.verification.fidelity.builtin import BUILTIN_NAME
 from ggufpack.verification.fidelity.judge import Judgement, hides_mistakes, judge, judge_decoded
 from ggufpack.verification.fidelity.statistics import Resamples, Values, histogram, perplexity, quantiles
@@ -215,6 +216,7 @@ class FidelityCheck:
     def _open(self) -> None:
         if self._source_is_open:
             return
+        adaptation = self._checkpoint.adaptation
         self._source.call(
             {
                 "do": "open",
@@ -222,6 +224,7 @@ class FidelityCheck:
                 "trust_remote_code": self._options.trust_remote_code,
                 "threads": self._threads,
                 "device": self._options.device,
+                "adaptation": None if adaptation is None else adaptation_to_json(adaptation),
             }
         )
         self._source_is_open = True

@@ -28,6 +28,7 @@ from ggufpack.quantize.types import TensorType
 from ggufpack.resources import write_whole
 from ggufpack.vendoring.loading import compiled_elsewhere
 from ggufpack.verification.fidelity import cache
+from ggufpack.verification.fidelity.adapted_source import files_of, load_adapted
 from ggufpack.verification.fidelity.compare import Distance, divergence
 from ggufpack.verification.fidelity.decoded import decoded_size, write_decoded
 from ggufpack.verification.fidelity.distributions import ROWS, Distributions, DistributionWriter, Rows
@@ -44,7 +45,7 @@ class Source:
     """One checkpoint: its tokenizer and its model, each loaded when it is asked for.
 
     Args:
-        request: ``checkpoint``, ``trust_remote_code``, ``threads``, ``device``.
+        request: ``checkpoint``, ``trust_remote_code``, ``threads``, ``device``, ``adaptation``.
         reporter: told about tokens done.
         gguf: the vendored module.
     """
@@ -53,6 +54,7 @@ class Source:
         self._gguf = gguf
         self._reporter = reporter
         self._folder = Path(request["checkpoint"])
+        self._adaptation = request["adaptation"]
         self._trusted = bool(request["trust_remote_code"])
         self._device = _device(request["device"])
         self._model: Any = None
@@ -66,7 +68,7 @@ class Source:
     def tokenize(self, request: dict[str, Any]) -> dict[str, Any]:
         """Token ids of texts; ``special`` says whether the tokenizer's own BOS and EOS are added."""
         if self._tokenizer is None:
-            self._tokenizer = self._pretrained(transformers.AutoTokenizer)
+            self._tokenizer = self._pretrained(transformers.AutoTokenizer, self._folder)
         encode, special = self._tokenizer.encode, request["special"]
         return {"tokens": [encode(text, add_special_tokens=special) for text in request["texts"]]}
 
@@ -167,7 +169,10 @@ class Source:
     def _load(self) -> None:
         if self._model is not None:
             return
-        model = self._pretrained(transformers.AutoModelForCausalLM, dtype="auto", use_safetensors=True)
+        if self._adaptation is None:
+            model = self._model_of(self._folder, dtype="auto")
+        else:
+            model = load_adapted(self._adaptation, self._model_of)
         model.eval()
         self._own_dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
         weights = sum(parameter.numel() for parameter in model.parameters())
@@ -179,18 +184,21 @@ class Source:
                 parameter.data = parameter.data.float()
         self._model = model.to(self._device)
 
-    def _pretrained(self, auto: Any, **options: Any) -> Any:
+    def _model_of(self, folder: Path, **options: Any) -> Any:
+        return self._pretrained(transformers.AutoModelForCausalLM, folder, use_safetensors=True, **options)
+
+    def _pretrained(self, auto: Any, folder: Path, **options: Any) -> Any:
         try:
             return auto.from_pretrained(
-                self._folder, trust_remote_code=self._trusted, local_files_only=True, **options
+                folder, trust_remote_code=self._trusted, local_files_only=True, **options
             )
         except GgufpackError:
             raise
         except Exception as error:
             raise VerificationError(
-                f"transformers cannot load {self._folder} ({type(error).__name__}: {_first_line(error)})",
+                f"transformers cannot load {folder} ({type(error).__name__}: {_first_line(error)})",
                 action="Update transformers, or use --verify smoke, which needs no source model.",
-                path=self._folder,
+                path=folder,
             ) from error
 
     def _all_rows(self, texts: Texts, item: str) -> Iterator[tuple[int, Rows]]:
@@ -227,9 +235,15 @@ class Source:
         if self._digest is None:
             files = sorted(self._folder.glob("*.safetensors")) + sorted(self._folder.glob("*.json"))
             digests = {file.name: sha256_of(file) for file in files}
-            self._digest = cache.digest_of(files=digests)
+            adapters = {} if self._adaptation is None else _digests(self._adaptation)
+            self._digest = cache.digest_of(files=digests, **adapters)
         versions = [torch.__version__, transformers.__version__, self._device.type, RECIPE]
         return cache.digest_of(source=self._digest, texts=texts, versions=versions, **more)
+
+
+def _digests(adaptation: dict[str, Any]) -> dict[str, Any]:
+    weights = [adapter["weight"] for adapter in adaptation["adapters"]]
+    return {"adapters": [sha256_of(file) for file in files_of(adaptation)], "weights": weights}
 
 
 def _array(rows: Any) -> Rows:
