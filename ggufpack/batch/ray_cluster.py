@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ggufpack.errors import UsageError
 
 _CONNECT_SECONDS = 5.0
-_HEALTH_SECONDS = 20.0
+_HEALTH_SECONDS = 12.0
 
 
 def connect(address: str | None, stack: contextlib.ExitStack) -> None:

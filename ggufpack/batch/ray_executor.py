@@ -87,8 +87,8 @@ class RayExecutor:
 
             here = ray.get_runtime_context().get_node_id()
             strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-            relay = ray.remote(Relay).options(num_cpus=0, scheduling_strategy=strategy)
-            self._relay = relay.remote()
+            actor: Any = ray.remote(Relay)
+            self._relay = actor.options(num_cpus=0, scheduling_strategy=strategy).remote()
             stack.callback(ray.kill, self._relay)
             self._stack = stack.pop_all()
         return self
@@ -257,10 +257,15 @@ def _memory(spec: BuildSpec) -> int:
     return worker_memory(tokenizer, spec.threads or 1) + BUILDER_BYTES
 
 
-def _refuse_what_no_node_has(cpus: int, memory: int) -> None:
+def _nodes() -> list[dict[str, Any]]:
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _refuse_what_no_node_has(cpus: int, memory: int) -> None:
+    nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in nodes):
         raise WorkerError(
             f"No node of the cluster has {cpus} CPUs and {memory / 1e9:.1f} GB of memory.",

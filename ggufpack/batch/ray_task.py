@@ -133,20 +133,16 @@ def _check(errand: Errand) -> None:
 def _local_spec(spec: BuildSpec) -> Iterator[BuildSpec]:
     """The spec with folders of this machine; what has a URL is fetched, and forgotten at the end."""
     output = storage.url_of(spec.output) if spec.output is not None else None
-    with tempfile.TemporaryDirectory(prefix="ggufpack-node-") as scratch:
+    with contextlib.ExitStack() as stack:
 
-        def local(path: Path, name: str) -> Path:
+        def scratch(name: str) -> Path:
+            # none is made for paths: a process that is killed would leave it
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"ggufpack-{name}-")))
+
+        def local(path: Path) -> Path:
             url = storage.url_of(path)
-            if url is None:
-                return path
-            folder = Path(scratch) / name
-            folder.mkdir()
-            return storage.fetch(url, folder)
+            return path if url is None else storage.fetch(url, scratch("fetched"))
 
-        adapters = tuple(
-            replace(one, folder=local(one.folder, f"adapter-{number}"))
-            for number, one in enumerate(spec.adapters)
-        )
         if output is not None and not spec.overwrite and storage.exists(_package_url(spec, output)):
             raise UsageError(
                 f"{_package_url(spec, output)} holds a package already.",
@@ -154,10 +150,10 @@ def _local_spec(spec: BuildSpec) -> Iterator[BuildSpec]:
             )
         yield replace(
             spec,
-            checkpoint=local(spec.checkpoint, "checkpoint"),
-            base=None if spec.base is None else local(spec.base, "base"),
-            adapters=adapters,
-            output=spec.output if output is None else Path(scratch) / "packages",
+            checkpoint=local(spec.checkpoint),
+            base=None if spec.base is None else local(spec.base),
+            adapters=tuple(replace(one, folder=local(one.folder)) for one in spec.adapters),
+            output=spec.output if output is None else scratch("packages"),
         )
 
 

@@ -31,14 +31,19 @@ NODE: dict[str, Any] = {"num_cpus": 2, "memory": 4 * GIB, "object_store_memory":
 def cluster() -> Iterator[Cluster]:
     """A head without CPUs, for the driver, and two nodes with room for one item each."""
     folder = Path(tempfile.mkdtemp(prefix="ggp-ray-"))  # its sockets need a short path
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False, "temp_dir": str(folder)}
-    started = Cluster(initialize_head=True, head_node_args=head)
+    head = {**NODE, "num_cpus": 0, "include_dashboard": False}
     try:
-        for _ in range(2):
-            started.add_node(**NODE)
-        yield started
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_TMPDIR", str(folder))
+            patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+            started = Cluster(initialize_head=True, head_node_args=head)
+            try:
+                for _ in range(2):
+                    started.add_node(**NODE)
+                yield started
+            finally:
+                started.shutdown()  # type: ignore[no-untyped-call]
     finally:
-        started.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -79,7 +84,9 @@ def test_the_same_files_as_here_though_a_node_is_killed(
             for item in items
         }
     victim = cluster.add_node(**NODE)
-    cluster.remove_node(cluster.worker_nodes[0])  # two nodes with CPUs: the victim, and one that stays
+    cluster.remove_node(
+        next(iter(cluster.worker_nodes))
+    )  # two nodes with CPUs: the victim, and one that stays
     events: list[tuple[str, Event]] = []
     killed = threading.Event()
 
@@ -132,7 +139,7 @@ def test_from_and_to_storage_by_url(cluster: Cluster, tiny_model: TinyModel, tmp
         (outcome,) = executor.run([Item("five", spec)], ignore)
         (again,) = executor.run([Item("five", spec)], ignore)
         (lost,) = executor.run(
-            [Item("lost", replace(spec, checkpoint=Path("file:///no/such/place")))], ignore
+            [Item("lost", replace(spec, checkpoint=Path("file:///no/such/place"), name="lost"))], ignore
         )
     package = tmp_path / "bucket" / "packages" / "five"
     assert outcome.result is not None, outcome.error
