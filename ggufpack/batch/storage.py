@@ -77,7 +77,9 @@ def fetch(url: str, into: Path) -> Path:
         filesystem, root = _open(url)
         found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
     target = into / PurePosixPath(root).name
-    wanted = {name: info["size"] for name, info in found.items() if not is_training_state(name)}
+    wanted = {
+        name: info["size"] for name, info in found.items() if not is_training_state(PurePosixPath(name).name)
+    }
     if not wanted:
         raise CheckpointLayoutError(f"{url} does not exist, or is empty.", action="Check the URL.")
     total, free = sum(wanted.values()), shutil.disk_usage(into).free

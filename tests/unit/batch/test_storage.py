@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -126,7 +127,8 @@ def test_the_state_of_the_trainer_is_not_fetched(root: str, package: Path, tmp_p
     for name in ("optimizer.pt", "trainer_state.json", "rng_state.pth", "pytorch_model.bin"):
         (package / name).write_text("state")
     storage.put(package, root, overwrite=False)
-    fetched = storage.fetch(root, tmp_path)
+    (tmp_path / "in").mkdir()
+    fetched = storage.fetch(root, tmp_path / "in")
     assert sorted(path.name for path in fetched.iterdir()) == [
         "Modelfile",
         "ggufpack.json",
@@ -141,7 +143,7 @@ def test_what_cannot_be_fetched(
     with pytest.raises(CheckpointLayoutError, match="does not exist, or is empty"):
         storage.fetch(root, tmp_path)
     storage.put(package, root, overwrite=False)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: (0, 0, 3))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
     with pytest.raises(DiskSpaceError, match="are free in"):
         storage.fetch(root, tmp_path)
 
