@@ -64,6 +64,11 @@ def weight_files(folder: Path) -> list[str]:
     )
 
 
+def is_training_state(name: str) -> bool:
+    """Whether a file is a pickle, a trainer's shard or its state: no part of a model that is packaged."""
+    return name.endswith((*_PICKLE_SUFFIXES, ".distcp")) or name == "trainer_state.json"
+
+
 def has_adapter(folder: Path) -> bool:
     """Whether PEFT adapter files lie in the folder."""
     return (folder / ADAPTER_CONFIG).is_file()

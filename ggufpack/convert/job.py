@@ -70,9 +70,13 @@ def memory_needed(checkpoint: Checkpoint, threads: int | None) -> int:
     not only moved comes on top, in float32, one at a time (``convert.recipes``).
     """
     tokenizer = checkpoint.folder / "tokenizer.json"
-    vocabulary = tokenizer.stat().st_size * BYTES_PER_TOKENIZER_BYTE if tokenizer.is_file() else 0
-    chunks = (threads or usable_cpus()) * 3 * CHUNK_WEIGHTS * 4
-    return WORKER_BASE_BYTES + vocabulary + AHEAD_BYTES + chunks
+    return worker_memory(tokenizer.stat().st_size if tokenizer.is_file() else 0, threads or usable_cpus())
+
+
+def worker_memory(tokenizer_bytes: int, threads: int) -> int:
+    """``memory_needed``, by the size of ``tokenizer.json``."""
+    chunks = threads * 3 * CHUNK_WEIGHTS * 4
+    return WORKER_BASE_BYTES + tokenizer_bytes * BYTES_PER_TOKENIZER_BYTE + AHEAD_BYTES + chunks
 
 
 def _overrides(checkpoint: Checkpoint, prompt: Prompt) -> dict[str, str | bool | int]:

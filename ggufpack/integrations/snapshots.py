@@ -15,16 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.checkpoint.layout import ADAPTER_CONFIG, INDEX, weight_files
+from ggufpack.checkpoint.layout import ADAPTER_CONFIG, INDEX, is_training_state, weight_files
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 
 # transformers leaves folders that begin with _ out of what it pushes to a hub (Trainer._push_from_checkpoint)
 PREFIX = "_ggufpack-"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
-# optimizer, scheduler, random states, training arguments: all of them pickles, and no part of the model
-_STATE_SUFFIXES = (".pt", ".pth", ".bin", ".distcp")
-_STATE_FILES = ("trainer_state.json",)
 _FOLDERS = ("additional_chat_templates",)
 
 # bytes and modification time (ns) of a file
@@ -154,7 +151,7 @@ def remove_stale(folder: Path) -> list[Path]:
 def _link_files(source: Path, target: Path) -> dict[str, Stamp]:
     stamps = {}
     for entry in sorted(source.iterdir()):
-        if entry.is_file() and not entry.name.endswith(_STATE_SUFFIXES) and entry.name not in _STATE_FILES:
+        if entry.is_file() and not is_training_state(entry.name):
             before = _stamp(entry.stat())
             link = target / entry.name
             _link(entry, link)

@@ -1,0 +1,166 @@
+"""Folders by URL, on two real filesystems of fsspec: one that renames folders, and one that cannot."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from ggufpack.batch import storage
+from ggufpack.errors import CheckpointFileError, CheckpointLayoutError, DiskSpaceError, UsageError
+
+
+@pytest.fixture(params=["file", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A URL to write below."""
+    name = uuid.uuid4().hex
+    url = f"file://{tmp_path}/{name}" if request.param == "file" else f"memory://{name}"
+    yield url
+    filesystem, path = fsspec.url_to_fs(url)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def listing(url: str) -> list[str]:
+    filesystem, path = fsspec.url_to_fs(url)
+    return sorted(str(found).removeprefix(path) for found in filesystem.find(path))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "made" / "model"
+    (folder / "more").mkdir(parents=True)
+    for name in ("model-Q8_0.gguf", "Modelfile", "ggufpack.json", "more/z.txt"):
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("s3://bucket/run/checkpoint-5", "s3://bucket/run/checkpoint-5"),
+        ("file:///data/run", "file:///data/run"),
+        ("hf://team/model", "hf://team/model"),
+        ("/data/run", None),
+        ("run/a:b", None),
+        ("C:/models", None),
+    ],
+)
+def test_paths_that_are_urls(path: str, url: str | None) -> None:
+    assert storage.url_of(Path(path)) == url
+
+
+def test_there_and_back(root: str, package: Path, tmp_path: Path) -> None:
+    url = storage.joined(root, "model")
+    assert not storage.exists(url)
+    storage.put(package, url, overwrite=False)
+    assert storage.exists(url)
+    assert listing(root) == [
+        "/model/Modelfile",
+        "/model/ggufpack.json",
+        "/model/model-Q8_0.gguf",
+        "/model/more/z.txt",
+    ]
+    fetched = storage.fetch(url, tmp_path)
+    assert fetched == tmp_path / "model"
+    assert (fetched / "more" / "z.txt").read_text() == "more/z.txt"
+    assert storage.size_of(storage.joined(url, "Modelfile")) == len("Modelfile")
+    assert storage.size_of(storage.joined(url, "tokenizer.json")) == 0
+
+
+def test_a_package_is_replaced_as_a_whole_and_only_on_request(root: str, package: Path) -> None:
+    url = storage.joined(root, "model")
+    storage.put(package, url, overwrite=False)
+    (package / "Modelfile").write_text("newer")
+    (package / "model-Q8_0.gguf").rename(package / "model-F16.gguf")
+    with pytest.raises(UsageError, match="holds a package already"):
+        storage.put(package, url, overwrite=False)
+    assert "/model/model-Q8_0.gguf" in listing(root)
+    storage.put(package, url, overwrite=True)
+    assert [name for name in listing(root) if "gguf" in name] == [
+        "/model/ggufpack.json",
+        "/model/model-F16.gguf",
+    ]
+
+
+def test_what_reads_back_as_something_else_is_no_package(
+    root: str, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any = LocalFileSystem if root.startswith("file") else MemoryFileSystem
+    put_file = kind.put_file
+
+    def damaging(self: Any, local: str, remote: str, **more: Any) -> None:
+        put_file(self, local, remote, **more)
+        if remote.endswith(".gguf"):
+            self.pipe_file(remote, b"damaged")
+
+    monkeypatch.setattr(kind, "put_file", damaging)
+    with pytest.raises(UsageError, match=r"model-Q8_0\.gguf was written and reads back as something else"):
+        storage.put(package, storage.joined(root, "model"), overwrite=False)
+    assert listing(root) == []
+
+
+def test_the_record_comes_last_where_folders_cannot_be_renamed(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    put_file = MemoryFileSystem.put_file
+
+    def noting(self: Any, local: str, remote: str, **more: Any) -> None:
+        order.append(Path(remote).name)
+        put_file(self, local, remote, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", noting)
+    storage.put(package, f"memory://{uuid.uuid4().hex}/model", overwrite=False)
+    assert order[-1] == "ggufpack.json"
+    assert len(order) == 4
+
+
+def test_the_state_of_the_trainer_is_not_fetched(root: str, package: Path, tmp_path: Path) -> None:
+    for name in ("optimizer.pt", "trainer_state.json", "rng_state.pth", "pytorch_model.bin"):
+        (package / name).write_text("state")
+    storage.put(package, root, overwrite=False)
+    (tmp_path / "in").mkdir()
+    fetched = storage.fetch(root, tmp_path / "in")
+    assert sorted(path.name for path in fetched.iterdir()) == [
+        "Modelfile",
+        "ggufpack.json",
+        "model-Q8_0.gguf",
+        "more",
+    ]
+
+
+def test_what_cannot_be_fetched(
+    root: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointLayoutError, match="does not exist, or is empty"):
+        storage.fetch(root, tmp_path)
+    storage.put(package, root, overwrite=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(DiskSpaceError, match="are free in"):
+        storage.fetch(root, tmp_path)
+
+
+def test_a_file_that_comes_incomplete(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"memory://{uuid.uuid4().hex}/model"
+    storage.put(package, url, overwrite=False)
+
+    def cut(self: Any, remote: str, local: str, **_: Any) -> None:
+        Path(local).write_bytes(b"x")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", cut)
+    with pytest.raises(CheckpointFileError, match="came with 1 of 9 bytes"):
+        storage.fetch(url, tmp_path)
+
+
+@pytest.mark.parametrize("url", ["nonsense://x/y", "s3://bucket/model"])
+def test_storage_that_cannot_be_used_is_named(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=url):
+        storage.fetch(url, tmp_path)
