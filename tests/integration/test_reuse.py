@@ -284,13 +284,13 @@ def test_a_full_cache_is_a_note(
     tiny_model: TinyModel, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama-spm")
-    monkeypatch.setenv(tensor_cache.SIZE_VARIABLE, "300kB")
+    monkeypatch.setenv(tensor_cache.SIZE_VARIABLE, "900kB")
     with Worker(vendoring.require()) as bounded:
         made = convert(bounded, model, tmp_path / "made", "Q4_K_M", cache=cache)
         convert(bounded, model, tmp_path / "plain", "Q4_K_M")
     same(tmp_path / "plain", tmp_path / "made", "Q4_K_M")
-    assert any("full of this job's own (300,000 bytes)" in note for note in made.notes)
-    assert 0 < sum(entry.size for entry in tensor_cache.entries(cache)) <= 300_000
+    assert any("full of this job's own (900,000 bytes)" in note for note in made.notes)
+    assert 0 < sum(entry.size for entry in tensor_cache.entries(cache)) <= 900_000
 
 
 # --- the vocabulary ------------------------------------------------------------------
