@@ -16,7 +16,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,19 @@ def default_folder() -> Path:
     return cache_folder() / "tensors"
 
 
+def check_folder(folder: Path) -> Path:
+    """``folder``, unless it is something else.
+
+    Raises:
+        UsageError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            f"The tensor cache {folder} is not a folder.", action="Name a folder with --cache.", path=folder
+        )
+    return folder
+
+
 def parse_size(text: str) -> int:
     """Bytes of ``"20GB"``, ``"1.5 GiB"`` or ``"500000"``.
 
@@ -123,9 +136,7 @@ class TensorCache:
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"The tensor cache {folder} is not a folder.", path=folder)
-        self.folder = folder
+        self.folder = check_folder(folder)
         self.limit = size_limit(folder) if limit is None else limit
         self.damaged = 0
         self.refused: str | None = None
@@ -140,25 +151,36 @@ class TensorCache:
         Returns:
             whether it is what was stored under this key. Where it is not, ``out`` holds anything.
         """
+        return self._read(key, kind, lambda _: memoryview(out).cast("B")) is not None
+
+    def read_all(self, key: bytes, kind: str) -> bytes | None:
+        """A block of unknown size; ``None`` where there is none that is whole."""
+        found = self._read(key, kind, lambda size: memoryview(bytearray(size)))
+        return None if found is None else found.tobytes()
+
+    def _read(self, key: bytes, kind: str, buffer: Callable[[int], memoryview]) -> memoryview | None:
+        """``buffer`` is asked for the block's size on disk."""
         path = self._path(key, kind)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return False
+            return None
         try:
-            made = os.fstat(descriptor).st_mtime_ns
-            whole = _read_entry(descriptor, key, memoryview(out).cast("B"))
+            status = os.fstat(descriptor)
+            out = buffer(max(0, status.st_size - DIGEST_BYTES))
+            whole = _read_entry(descriptor, key, out)
             if whole:
-                os.utime(descriptor, ns=(time.time_ns(), made))
+                os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
         except OSError:
             whole = False
         finally:
             os.close(descriptor)
-        if not whole:
-            path.unlink(missing_ok=True)
-            with self._lock:
-                self.damaged += 1
-        return whole
+        if whole:
+            return out
+        path.unlink(missing_ok=True)
+        with self._lock:
+            self.damaged += 1
+        return None
 
     def store(self, key: bytes, kind: str, data: Any) -> int:
         """Keep a block, if there is room.

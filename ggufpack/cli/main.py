@@ -6,6 +6,7 @@ import click
 
 from ggufpack import __version__
 from ggufpack.cli.build import build
+from ggufpack.cli.cache import cache
 from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
@@ -27,5 +28,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, plan, template, verify, report, doctor, demo, vendor):
+for command in (build, plan, template, verify, report, doctor, demo, cache, vendor):
     main.add_command(command)

@@ -28,6 +28,13 @@ Pack = Callable[..., bytes]
 
 
 @dataclass(frozen=True)
+class PackedValue:
+    """A key's value as it stands in a file, its type first."""
+
+    packed: bytes
+
+
+@dataclass(frozen=True)
 class Placement:
     """A tensor's type and the offset of its first byte in the file."""
 
@@ -69,7 +76,7 @@ def plan_file(
     file_type: str,
     sources: Sequence[TensorSource],
     types: Mapping[str, TensorType],
-    pairs: Mapping[str, GGUFValue],
+    pairs: Mapping[str, GGUFValue | PackedValue],
     pack: Pack,
     imatrix: ImportanceMatrix | None = None,
 ) -> FileLayout:
@@ -94,7 +101,10 @@ def plan_file(
     header = bytearray(struct.pack("<IIQQ", gguf.GGUF_MAGIC, gguf.GGUF_VERSION, len(sources), len(final)))
     for key, value in final.items():
         header += pack(key, gguf.GGUFValueType.STRING, add_vtype=False)
-        header += pack(value.value, value.type, add_vtype=True, sub_type=value.sub_type)
+        if isinstance(value, PackedValue):
+            header += value.packed
+        else:
+            header += pack(value.value, value.type, add_vtype=True, sub_type=value.sub_type)
 
     relative = 0
     offsets: dict[str, tuple[int, Any]] = {}

@@ -25,7 +25,7 @@ import torch
 from ggufpack.convert.disk import OutputFile, check_space
 from ggufpack.convert.encode import Encoder
 from ggufpack.convert.importance import importance_of
-from ggufpack.convert.layout import FileLayout, plan_file, traits_of
+from ggufpack.convert.layout import FileLayout, PackedValue, plan_file, traits_of
 from ggufpack.convert.reuse import Reuse
 from ggufpack.convert.sources import TensorSource
 from ggufpack.convert.stream import OnProgress, TensorStream, Types
@@ -201,7 +201,7 @@ class TensorSink:
         pairs = dict(own)
         # the converter fills this list from a set: its order would change from run to run
         names = pairs.get("tokenizer.chat_templates")
-        if names is not None:
+        if names is not None and not isinstance(names, PackedValue):
             names.value = sorted(names.value)
         for key, value in self._overrides.items():
             pairs[key] = gguf.gguf_writer.GGUFValue(value, _value_type(value))

@@ -26,6 +26,7 @@ from ggufpack.vendoring.loading import compiled_elsewhere
 
 if TYPE_CHECKING:
     from ggufpack.convert.sink import TensorSink
+    from ggufpack.tensor_cache import TensorCache
 
 
 class Converter:
@@ -52,11 +53,13 @@ class Converter:
         import torch
 
         from ggufpack.convert.sink import Output, TensorSink, capturing_writer
+        from ggufpack.convert.vocabulary import is_kept
         from ggufpack.quantize.imatrix import load_imatrix
         from ggufpack.quantize.kernels import load_kernels
         from ggufpack.tensor_cache import TensorCache
 
         kernels = load_kernels()
+        cache = None if job.cache is None else TensorCache(job.cache)
         logging.getLogger("ggufpack").info("kernels: %s", kernels.name)
         guard_pretrained(trusted=job.trust_remote_code, imports=self._imports)
         sink = TensorSink(
@@ -67,7 +70,7 @@ class Converter:
             overrides=job.overrides,
             plan_only=job.plan_only,
             imatrix=None if job.imatrix is None else load_imatrix(job.imatrix),
-            cache=None if job.cache is None else TensorCache(job.cache),
+            cache=cache,
             progress=reporter.progress,
         )
         intermediate = {
@@ -88,7 +91,8 @@ class Converter:
                 added = {"hparams": {**config, **job.config}} if job.config else {}
                 # the path is only a name: the sink writes job.outputs
                 model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf", **added)
-                _begin_before_vocabulary(model, sink)
+                kept = cache if is_kept(model, trust_remote_code=job.trust_remote_code) else None
+                _begin_before_vocabulary(model, sink, kept)
                 model.write()
         finally:
             gguf.GGUFWriter = usual
@@ -107,17 +111,23 @@ def _merging(job: Job) -> AbstractContextManager[None]:
     return merging(Merge.from_json(job.merge), plan_only=job.plan_only)
 
 
-def _begin_before_vocabulary(model: Any, sink: TensorSink) -> None:
+def _begin_before_vocabulary(model: Any, sink: TensorSink, cache: TensorCache | None) -> None:
     """Start the encoders when only the vocabulary is missing.
 
     ``set_vocab`` is the last step of ``prepare_metadata`` (conversion/base.py, ``TextModel``). Where
     it is not called (``Mistral3Model`` delegates to another object), encoding starts with the write.
+    With a cache the vocabulary comes from there, where it is.
     """
+    from ggufpack.convert.vocabulary import set_vocabulary
+
     set_vocab = model.set_vocab
 
     def begin_and_set_vocab() -> None:
         sink.begin(model.gguf_writer)
-        set_vocab()
+        if cache is None:
+            set_vocab()
+        else:
+            set_vocabulary(model, set_vocab, cache)
 
     model.set_vocab = begin_and_set_vocab
 
