@@ -72,10 +72,7 @@ def test_scaling(tmp_path: Path, config: dict[str, Any], expected: float) -> Non
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(
-            ("peft_type", kind)
-            for kind in ("IA3", "LOHA", "LOKR", "OFT", "VERA", "ADALORA", "P_TUNING", None)
-        ),
+        *(("peft_type", kind) for kind in ("IA3", "LOHA", "OFT", "VERA", "ADALORA", "P_TUNING", None)),
         *(("init_lora_weights", name) for name in ("pissa", "pissa_niter_16", "olora", "corda", "loftq")),
         *(("init_lora_weights", name) for name in ("lora_ga", "mica", "something new")),
         ("target_parameters", ["mlp.experts.gate_up_proj"]),
