@@ -22,6 +22,7 @@ from ggufpack.checkpoint.layers import check_layers
 from ggufpack.checkpoint.layout import has_adapter, locate
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
 from ggufpack.checkpoint.tokenizer import AddedToken, Tokenizer, read_tokenizer
+from ggufpack.checkpoint.trainer_config import read_trainer_config, template_hint
 from ggufpack.errors import CheckpointLayoutError
 from ggufpack.spec import Finding
 
@@ -128,13 +129,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return read_checkpoint(folder, tensors, [*layout_findings(Path(path), folder), *raised])
 
 
-def read_checkpoint(folder: Path, tensors: TensorTable, raised_before: Sequence[Finding]) -> Checkpoint:
+def read_checkpoint(
+    folder: Path,
+    tensors: TensorTable,
+    raised_before: Sequence[Finding],
+    trained_in: Sequence[Path] = (),
+) -> Checkpoint:
     """Read and check everything but the ``tensors`` of a folder.
 
     Args:
         folder: the checkpoint itself.
         tensors: the model's, wherever they are stored.
         raised_before: findings on the tensors and on how the folder was found.
+        trained_in: where the trainer's configuration may lie; ``folder`` unless given.
 
     Raises:
         GgufpackError: as ``open_checkpoint``.
@@ -152,6 +159,8 @@ def read_checkpoint(folder: Path, tensors: TensorTable, raised_before: Sequence[
     chat_template, raised = read_chat_template(folder, tokenizer_config)
     findings += raised
     findings += cross_checks(config, generation, tensors, tokenizer)
+    if chat_template is None and not config.is_encoder:
+        findings += filter(None, map(template_hint, map(read_trainer_config, trained_in or (folder,))))
     return Checkpoint(
         folder=folder,
         model_config=config,

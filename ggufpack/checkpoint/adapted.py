@@ -90,7 +90,9 @@ def _adapted(sources: Sources, folder: Path) -> Checkpoint:
         _write_config(folder, config, vocabulary, untied=bool(merge.copies))
     if merge.copies:
         _write_index(folder, table, merge)
-    made = read_checkpoint(folder, _merged_table(table, merge), [*findings, *more])
+    merged = _merged_table(table, merge)
+    trained_in = [adapter.folder for adapter in adapters]
+    made = read_checkpoint(folder, merged, [*findings, *more], trained_in)
     return _in_place(replace(made, adaptation=adaptation), folder, given)
 
 

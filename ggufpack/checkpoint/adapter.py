@@ -135,7 +135,7 @@ def _sort_in(
     if _UNTRAINED.search(name):
         return
     parameter = _WRAPPERS.sub("", name)
-    if ".lora_" in name or "token_adapter" in name:
+    if ".lora_" in parameter or ".token_adapter." in parameter:
         raise AdapterError(
             f"{tensor.file}: {tensor.name} is none of the tensors that PEFT saves of a LoRA.",
             action="Save the adapter with PEFT's save_pretrained, which leaves the adapter's name out.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from ggufpack.checkpoint.adapter_config import read_adapter_config
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.layout import ADAPTER_CONFIG, checkpoint_order, checkpoints_inside, is_checkpoint
+from ggufpack.checkpoint.trainer_config import read_trainer_config
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import AdapterError, UsageError
 from ggufpack.spec import AdapterSpec, Finding
@@ -50,14 +51,9 @@ def find_sources(checkpoint: Path, base: Path | None, adapters: Sequence[Adapter
     if own is None:
         return Sources(checkpoint, all_adapters, tuple(findings))
     if base is None:
-        base = _named_base(own)
+        base, path, key = _named_base(own)
         findings.append(
-            make_finding(
-                "GP126",
-                f"The base model is {base}, as {own / ADAPTER_CONFIG} names it.",
-                path=own / ADAPTER_CONFIG,
-                key="base_model_name_or_path",
-            )
+            make_finding("GP126", f"The base model is {base}, as {path} names it.", path=path, key=key)
         )
     return Sources(base, all_adapters, tuple(findings))
 
@@ -94,12 +90,16 @@ def _adapters_inside(path: Path) -> Iterator[Path]:
             yield child
 
 
-def _named_base(adapter: Path) -> Path:
-    """The base model's folder that an adapter names."""
+def _named_base(adapter: Path) -> tuple[Path, Path, str]:
+    """The base model's folder that an adapter or its trainer names, and where: file and key."""
     config = read_adapter_config(adapter)
-    path = Path(config.base)
-    if config.base and path.is_dir():
-        return path
+    trainer = read_trainer_config(adapter)
+    named = [(config.base, config.path, "base_model_name_or_path")]
+    if trainer is not None:
+        named.append((trainer.model, trainer.path, "model_name_or_path"))
+    for text, path, key in named:
+        if text and Path(text).is_dir():
+            return Path(text), path, key
     name = config.base or "its base model"
     raise AdapterError(
         f"{adapter} holds only an adapter, and its base model ({name}) is no folder here.",

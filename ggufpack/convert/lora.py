@@ -9,8 +9,10 @@ The arithmetic is PEFT's ``merge_and_unload`` on a model in float32 (peft 0.21, 
 
     W = float32(W);  for each adapter: W = W + (float32(B) @ float32(A)) · s;  dtype of W(W), once
 
-with s = scaling · weight. (On a model in bfloat16 PEFT rounds each product to bfloat16, adds, and rounds
-again.) Several adapters add up; that is PEFT's sequential merge, and none of its combination types.
+with s = scaling · weight. On a model in bfloat16 PEFT gives the same, because it holds factors in float32
+and torch adds in float32; with ``autocast_adapter_dtype=False`` or ``safe_merge=True`` it rounds the change
+to bfloat16 first, which is up to one ulp (of the largest of W, change and sum) away. Several adapters add up:
+PEFT's sequential merge, and none of its combination types.
 """
 
 from __future__ import annotations

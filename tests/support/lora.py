@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def merge_with_peft(
     *,
     vocabulary: int | None = None,
     arithmetic: str = "float32",
-    change: Callable[[Any], None] | None = None,
+    **load_options: Any,
 ) -> Path:
     """What PEFT's ``merge_and_unload`` makes, saved in the base's dtype with its tokenizer.
 
@@ -80,7 +80,7 @@ def merge_with_peft(
         target: gets the checkpoint.
         vocabulary: resizes the embeddings first.
         arithmetic: dtype that the model is loaded and merged in.
-        change: called with the merged model.
+        load_options: of ``PeftModel.from_pretrained``.
     """
     import peft
     import torch
@@ -92,7 +92,7 @@ def merge_with_peft(
     if vocabulary is not None:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
     (first, _), *others = adapters
-    adapted = peft.PeftModel.from_pretrained(model, first, adapter_name="0")
+    adapted = peft.PeftModel.from_pretrained(model, first, adapter_name="0", **load_options)
     for number, (folder, _) in enumerate(others, 1):
         adapted.load_adapter(folder, adapter_name=str(number))
     for module in adapted.modules():
@@ -101,8 +101,6 @@ def merge_with_peft(
                 if str(number) in module.scaling:
                     module.scaling[str(number)] *= weight
     merged = adapted.merge_and_unload(adapter_names=[str(number) for number in range(len(adapters))])
-    if change is not None:
-        change(merged)
     merged.to(stored).save_pretrained(target)
     for file in base.iterdir():
         if file.name.startswith(TOKENIZER_NAMES) and not (target / file.name).exists():
