@@ -122,7 +122,6 @@ def test_a_trainer_without_a_tokenizer(tiny_model: TinyModel, tmp_path: Path) ->
     assert not list((tmp_path / "missing").glob("_ggufpack*"))
 
 
-@pytest.mark.xfail(strict=True, reason="ggufpack.build has no base= in this branch")
 def test_the_saves_of_an_adapter_are_packaged_with_their_base(tiny_model: TinyModel, tmp_path: Path) -> None:
     import peft
 
