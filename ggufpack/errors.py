@@ -2,7 +2,9 @@
 
 GgufpackError                         exit 1
 ├── UsageError                        exit 2   an option or an argument
-│   └── InvalidModelNameError
+│   ├── InvalidModelNameError
+│   ├── ManifestError                          a batch's manifest: file, line and key
+│   └── JournalError                           a batch's journal is damaged, or of a newer version
 ├── CheckpointError                   exit 3   the folder that was given
 │   ├── CheckpointLayoutError                  not one checkpoint: none, several, an adapter, pickle only
 │   ├── CheckpointFileError                    a JSON or tokenizer file cannot be read
@@ -95,6 +97,14 @@ class UsageError(GgufpackError):
 
 class InvalidModelNameError(UsageError):
     """A name that Ollama would refuse."""
+
+
+class ManifestError(UsageError):
+    """A batch's manifest cannot be meant; the sentence begins with FILE:LINE."""
+
+
+class JournalError(UsageError):
+    """A batch's journal cannot be used."""
 
 
 class CheckpointError(GgufpackError):

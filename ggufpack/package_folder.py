@@ -23,17 +23,19 @@ class PackageFolder:
     Attributes:
         final: where it will be.
         working: where files are written until ``publish``.
+        token: part of temporary names.
     """
 
     final: Path
     working: Path
+    token: str | None = None
 
     def publish(self) -> None:
         """Put it in its place; an older package there is replaced as a whole."""
         for path in self.working.iterdir():
             sync(path)
         sync(self.working)
-        old = self.final.with_name(f".{self.final.name}.old-{os.getpid()}")
+        old = replaced_folder(self.final, self.token)
         replaces = self.final.exists()
         if replaces:
             self.final.rename(old)
@@ -65,9 +67,21 @@ def check_free(final: Path, *, overwrite: bool) -> None:
         )
 
 
+def working_prefix(final: Path, token: str | None = None) -> str:
+    """How the name of the folder in the making begins; it lies beside the final one."""
+    return f".{final.name}.tmp-" if token is None else f".{final.name}.tmp-{token}-"
+
+
+def replaced_folder(final: Path, token: str | None = None) -> Path:
+    """Where an older package waits while the new one takes its place."""
+    return final.with_name(f".{final.name}.old-{token or os.getpid()}")
+
+
 @contextlib.contextmanager
-def package_folder(final: Path) -> Iterator[PackageFolder]:
+def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFolder]:
     """A folder to fill; whatever was not published is removed at the end, on errors as well.
+
+    With a ``token`` its temporary names begin with ``working_prefix(final, token)``.
 
     Raises:
         UsageError: the folder above cannot be made.
@@ -75,7 +89,7 @@ def package_folder(final: Path) -> Iterator[PackageFolder]:
     made = not final.parent.exists()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{final.name}.tmp-", dir=final.parent))
+        working = Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
     except OSError as error:
         raise UsageError(
             f"{final.parent} cannot be written: {error.strerror or error}.",
@@ -84,7 +98,7 @@ def package_folder(final: Path) -> Iterator[PackageFolder]:
         ) from error
     working.chmod(0o755)
     try:
-        yield PackageFolder(final, working)
+        yield PackageFolder(final, working, token)
     finally:
         shutil.rmtree(working, ignore_errors=True)
         if made and not any(final.parent.iterdir()):

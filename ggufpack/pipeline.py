@@ -151,11 +151,11 @@ def open_worker() -> Worker:
 
 def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker | None = None) -> BuildResult:
     """Carry out a spec. As ``build``, which makes the spec from plain arguments."""
-    target = _target(spec)
+    target = target_of(spec)
     check_free(target.folder, overwrite=spec.overwrite)
     with contextlib.ExitStack() as stack:
         making = _Making.begin(spec, target, on_event, stack, worker)
-        folder = stack.enter_context(package_folder(target.folder))
+        folder = stack.enter_context(package_folder(target.folder, spec.token))
         converted = making.convert(folder.working)
         modelfiles = making.write_modelfiles(converted.files, folder.working)
         proven = making.prove(converted.files, modelfiles)
@@ -201,7 +201,7 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
     Raises:
         GgufpackError: what would stop the build, but for values that only reading the weights shows.
     """
-    target = _target(spec)
+    target = target_of(spec)
     with contextlib.ExitStack() as stack:
         making = _Making.begin(spec, target, on_event, stack)
         files = making.convert(target.folder, plan_only=True).files
@@ -229,7 +229,7 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """Names of everything that a build makes. ``name`` may have a namespace (``team/model``)."""
 
     name: str
@@ -237,9 +237,11 @@ class _Target:
     quantizations: tuple[str, ...]
 
     def file_name(self, quantization: str) -> str:
+        """Of the GGUF."""
         return f"{self.folder.name}-{quantization}.gguf"
 
     def modelfile_name(self, quantization: str) -> str:
+        """Of the Modelfile."""
         return "Modelfile" if len(self.quantizations) == 1 else f"Modelfile.{quantization}"
 
     def names(self, quantization: str) -> tuple[str, ...]:
@@ -248,6 +250,7 @@ class _Target:
         return (tagged(self.name, quantization), *([latest(self.name)] if first else []))
 
     def all_names(self) -> tuple[str, ...]:
+        """Those of all files."""
         return tuple(name for quantization in self.quantizations for name in self.names(quantization))
 
     def package(self, files: Sequence[GgufFile]) -> Package:
@@ -260,7 +263,12 @@ class _Target:
         )
 
 
-def _target(spec: BuildSpec) -> _Target:
+def target_of(spec: BuildSpec) -> Target:
+    """Where a spec's package goes, and under which names.
+
+    Raises:
+        UsageError: a level or a name that cannot be.
+    """
     if spec.verify not in VERIFY_LEVELS:
         raise UsageError(
             f"verify: {spec.verify!r} is no level.", action=f"Use one of {', '.join(VERIFY_LEVELS)}."
@@ -268,7 +276,7 @@ def _target(spec: BuildSpec) -> _Target:
     name = spec.name or suggested(spec.checkpoint.resolve().name)
     validate(name)
     folder = (spec.output or DEFAULT_OUTPUT) / name.rsplit("/", 1)[-1]
-    target = _Target(name, folder, spec.quantizations)
+    target = Target(name, folder, spec.quantizations)
     target.all_names()  # a name with a tag of its own is refused here, before any work
     return target
 
@@ -287,7 +295,7 @@ class _Making:
     """A build under way: what its first stages found, and the stages that use it."""
 
     spec: BuildSpec
-    target: _Target
+    target: Target
     log: StageLog
     stack: contextlib.ExitStack
     server: OllamaServer | None
@@ -302,7 +310,7 @@ class _Making:
     def begin(
         cls,
         spec: BuildSpec,
-        target: _Target,
+        target: Target,
         on_event: EventHandler,
         stack: contextlib.ExitStack,
         given: Worker | None = None,
@@ -419,6 +427,7 @@ class _Making:
                     file.sha256,
                     modelfile.to_create_request(),
                     native=self.prompt.plan.strategy == "native",
+                    token=self.spec.token,
                     on_event=self.log.on_event,
                 )
             )

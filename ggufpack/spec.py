@@ -157,6 +157,8 @@ class BuildSpec:
         adapters: merged into ``checkpoint`` (or ``base``) while it is converted, in this order.
         reuse: take encoded tensors from the cache, and put them there.
         cache: folder of the tensor cache; ``None`` is the user's.
+        token: in the record, and in the build's temporary names on disk and on the server: by it a batch
+            knows its packages, and what a killed build of its own left. ``None``: random names.
     """
 
     checkpoint: Path
@@ -181,6 +183,7 @@ class BuildSpec:
     adapters: tuple[AdapterSpec, ...] = ()
     reuse: bool = False
     cache: Path | None = None
+    token: str | None = None
 
 
 # --- what comes out ---------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ggufpack import __version__
+from ggufpack.cli.batch import batch
 from ggufpack.cli.build import build
 from ggufpack.cli.cache import cache
 from ggufpack.cli.common import ReportingGroup
@@ -28,5 +29,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, plan, template, verify, report, doctor, demo, cache, vendor):
+for command in (build, batch, plan, template, verify, report, doctor, demo, cache, vendor):
     main.add_command(command)

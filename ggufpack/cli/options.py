@@ -129,6 +129,18 @@ def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 build_options = with_options(_OPTIONS)
+# all but the one checkpoint; the name is a pattern
+batch_options = with_options(
+    (
+        click.option(
+            "--name",
+            metavar="PATTERN",
+            help="Of packages, from {run} {step} {type} {checkpoint} {adapter}: '{run}-{step}:{type}'."
+            "  [default: {run}-{step} for checkpoint-N, else the folder's name]",
+        ),
+        *_OPTIONS[2:],
+    )
+)
 
 
 def make_spec(**values: Any) -> BuildSpec:

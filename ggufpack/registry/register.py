@@ -33,6 +33,7 @@ class StagedModel:
     name: str
     findings: tuple[Finding, ...]
     on_event: EventHandler
+    token: str | None = None
 
     def publish(self, names: Sequence[str], *, overwrite: bool = False) -> tuple[str, ...]:
         """Give the model its final names: all of them, or none.
@@ -57,7 +58,7 @@ class StagedModel:
             for target in targets:
                 if self.server.exists(target):
                     # a copy over a name leaves the old model's blobs behind; deleting a name removes them
-                    kept = _temporary_name()
+                    kept = _temporary_name(self.token)
                     backups.callback(_remove, self.server, kept, self.on_event)
                     self.server.copy(target, kept)
                     undo.callback(self.server.copy, kept, target)
@@ -76,6 +77,7 @@ def stage_model(
     request: Json,
     *,
     native: bool = False,
+    token: str | None = None,
     on_event: EventHandler = ignore_event,
 ) -> Iterator[StagedModel]:
     """Upload a GGUF and register it under a temporary name, which goes when the block ends.
@@ -86,6 +88,7 @@ def stage_model(
         sha256: its digest in hex.
         request: template, system, parameters, license, … (``OllamaServer.create``).
         native: the chat template is left to the Jinja inside the GGUF.
+        token: temporary names begin with ``temporary_prefix(token)``.
         on_event: gets byte progress and findings.
 
     Raises:
@@ -109,7 +112,7 @@ def stage_model(
 
     if not server.upload_blob(gguf, sha256, uploaded):
         on_event(Note(f"The server has {gguf.name} already"))
-    name = _temporary_name()
+    name = _temporary_name(token)
     try:
         server.create(name, {gguf.name: sha256}, request, status)
         notes += _compare(server.show(name), request, sha256, native)
@@ -119,7 +122,7 @@ def stage_model(
                 raise ServerResponseError(
                     finding.message, action=finding.action, key=finding.key, finding=finding.id
                 )
-        yield StagedModel(server, name, tuple(notes), on_event)
+        yield StagedModel(server, name, tuple(notes), on_event, token)
     finally:
         _remove(server, name, on_event)
 
@@ -162,9 +165,9 @@ def refuse_existing(server: OllamaServer, names: Sequence[str]) -> None:
             )
 
 
-def leftovers(server: OllamaServer) -> tuple[str, ...]:
-    """Temporary names on the server: of builds that run now, or that were killed."""
-    return tuple(name for name in server.names() if name.startswith(TEMPORARY_PREFIX))
+def leftovers(server: OllamaServer, token: str | None = None) -> tuple[str, ...]:
+    """Temporary names on the server: of builds (with this ``token``) that run now, or that were killed."""
+    return tuple(name for name in server.names() if name.startswith(temporary_prefix(token)))
 
 
 # --- what the server stored ---------------------------------------------------
@@ -216,8 +219,13 @@ def _parameter_difference(sent: Mapping[str, Any], stored: Mapping[str, tuple[An
 # --- names --------------------------------------------------------------------
 
 
-def _temporary_name() -> str:
-    return f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}:latest"
+def temporary_prefix(token: str | None = None) -> str:
+    """How temporary names begin, of all builds or of those with this token."""
+    return TEMPORARY_PREFIX if token is None else f"{TEMPORARY_PREFIX}{token}-"
+
+
+def _temporary_name(token: str | None) -> str:
+    return f"{temporary_prefix(token)}{secrets.token_hex(6)}:latest"
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -30,8 +30,7 @@ def render_report(record: Mapping[str, Any]) -> str:
         UsageError: the record is damaged or of another schema; ``key`` names the place.
     """
     view = make_view(typed(record))
-    environment = _environment(autoescape=True)
-    environment.finalize = _for_html
+    environment = page_environment()
     environment.filters.update(plain=words.json_text, visible=visible)
     return environment.get_template("report.html.jinja").render(
         view=view, record=view.record, plots=_plots(view), words=words, diff=diff, most_worst=MOST_WORST
@@ -55,6 +54,13 @@ def write_report(record: Mapping[str, Any], target: Path) -> None:
         OSError: the folder cannot be written.
     """
     write_whole(target, render_report(record))
+
+
+def page_environment() -> jinja2.Environment:
+    """For HTML pages: every value is escaped, and shown as it is."""
+    environment = _environment(autoescape=True)
+    environment.finalize = _for_html
+    return environment
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:

@@ -201,6 +201,41 @@ def by_text(texts: Sequence[str], series: Sequence[Series]) -> Markup | None:
         return _for_page(figure, "kl-by-text", "Mean KL divergence of each text, by type")
 
 
+def by_step(series: Mapping[str, Sequence[tuple[int, float]]]) -> Markup | None:
+    """Mean KL against the training step, one line a run; ``None`` when no run has two points."""
+    drawn = {
+        label: sorted(point for point in points if _has_place(point[1], log=True))
+        for label, points in series.items()
+    }
+    drawn = {label: points for label, points in drawn.items() if len(points) > 1}
+    if not drawn:
+        return None
+    with _figure(2.9) as figure:
+        axis = figure.subplots()
+        for index, (label, points) in enumerate(drawn.items()):
+            axis.plot(
+                [step for step, _value in points],
+                [value for _step, value in points],
+                marker=_MARKERS[index % len(_MARKERS)],
+                markersize=6,
+                linewidth=1.6,
+                color=_SERIES[index % len(_SERIES)],
+                label=label.lstrip("_") or "?",
+            )
+        _logarithmic(axis, "y", [value for points in drawn.values() for _step, value in points])
+        _plain_axis(axis, grid="both")
+        axis.xaxis.set_major_locator(_whole_numbers())
+        axis.set_xlabel("step")
+        axis.set_ylabel("mean KL, nats a token")
+        if len(drawn) > 1:
+            legend = figure.legend(
+                loc="outside upper left", ncols=min(3, len(drawn)), frameon=False, labelcolor=_INK
+            )
+            for text in legend.get_texts():
+                text.set_parse_math(False)
+        return _for_page(figure, "kl-by-step", "Mean KL divergence by training step")
+
+
 # --- drawing ------------------------------------------------------------------
 
 

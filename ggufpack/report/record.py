@@ -79,6 +79,7 @@ def make_record(
         "imatrix": None if imatrix is None else dict(imatrix),
         "versions": {"python": platform.python_version(), **_versions()},
         "result": result_json,
+        **({} if spec.token is None else {"token": spec.token}),
     }
 
 

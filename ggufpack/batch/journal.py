@@ -1,0 +1,359 @@
+"""The journal: what was done for each package folder, by digest. SQLite in WAL mode, on a local disk.
+
+One row an item, found by its package folder. It has a token, which stands in its package's record and in
+all temporary names of its builds: by it the package is known as the journal's own, and whoever takes the
+claim of a dead owner over can clean up after it. A claim names the lease of its owner (``lease``).
+
+States: ``claimed`` → ``done`` (a package that is as it should be), ``failed`` (its verification failed) or
+``error``. Only ``done`` is finished work.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from ggufpack.batch.inputs import Signature
+from ggufpack.batch.lease import Lease, is_held, owner_words
+from ggufpack.errors import JournalError
+
+State = Literal["claimed", "done", "failed", "error"]
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x47475042  # "GGPB"
+_BUSY_SECONDS = 60.0
+_SCHEMA = """
+CREATE TABLE items (
+    target TEXT PRIMARY KEY,     -- the package folder
+    key TEXT NOT NULL,           -- of the item
+    checkpoint TEXT NOT NULL,
+    state TEXT NOT NULL,
+    spec_digest TEXT NOT NULL,   -- sha256, inputs.spec_digest
+    input_digest TEXT,           -- blake3, inputs.Inputs.digest
+    lease TEXT,                  -- of the claim's owner
+    owner TEXT,                  -- the owner, for people
+    token TEXT NOT NULL,         -- in the record and in temporary names
+    outcome TEXT,                -- JSON, items.Outcome
+    outputs TEXT,                -- JSON, file name to sha256
+    changed REAL NOT NULL        -- seconds since the epoch
+) STRICT;
+CREATE TABLE stages (
+    target TEXT NOT NULL, lease TEXT NOT NULL, stage TEXT NOT NULL,
+    started REAL NOT NULL, seconds REAL
+) STRICT;
+CREATE INDEX stages_by_target ON stages (target);
+CREATE TABLE files (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    device INTEGER NOT NULL, digest TEXT NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of ``items``; ``outcome`` is the JSON of ``items.Outcome``."""
+
+    target: Path
+    key: str
+    state: State
+    spec_digest: str
+    input_digest: str | None
+    lease: str | None
+    owner: str | None
+    token: str
+    outcome: Mapping[str, Any] | None
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An item that is this batch's to build."""
+
+    target: Path
+    token: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """An item that another living batch builds."""
+
+    owner: str
+
+
+class Journal:
+    """An open journal; a context manager. Safe in threads.
+
+    Args:
+        path: of the file; its folder is made.
+
+    Raises:
+        JournalError: the file is damaged, no journal, or of a newer ggufpack.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock = threading.RLock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.lease = Lease(self.path)
+        except OSError as error:
+            raise JournalError(
+                f"{path} cannot be written: {error.strerror or error}.",
+                action="Give --journal FILE.",
+                path=path,
+            ) from error
+        try:
+            self._connection = self._open()
+        except BaseException:
+            self.lease.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give claims and the lease back."""
+        with self._lock:
+            self._connection.execute("UPDATE items SET lease = NULL WHERE lease = ?", (self.lease.name,))
+            self._connection.close()
+            self.lease.close()
+
+    # --- claims -----------------------------------------------------------------
+
+    def entry(self, target: Path) -> Entry | None:
+        """What is known of a package folder."""
+        with self._reading() as connection:
+            row = connection.execute(
+                f"SELECT {_COLUMNS} FROM items WHERE target = ?", (str(target),)
+            ).fetchone()
+        return None if row is None else _entry(row)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All of them, by package folder."""
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM items ORDER BY target").fetchall()
+        return tuple(map(_entry, rows))
+
+    def claim(
+        self, target: Path, *, key: str, checkpoint: Path, spec_digest: str, seen: Entry | None
+    ) -> Claim | Held | None:
+        """Make an item this batch's own; a dead owner's claim is taken over.
+
+        What the item was last made into stays in its row until it is made again. The input digest stays
+        when the claim of a dead owner with the same options is taken over.
+
+        Args:
+            target: the package folder.
+            key: of the item.
+            checkpoint: its folder.
+            spec_digest: of its options.
+            seen: the row on which the caller decided.
+
+        Returns:
+            ``None`` when the row is not the one seen any more.
+        """
+        with self._writing() as connection:
+            old = self.entry(target)
+            if old != seen:
+                return None
+            if old is not None and self._is_held(old):
+                return Held(old.owner or "another process")
+            taken_over = old is not None and old.state == "claimed" and old.spec_digest == spec_digest
+            token = secrets.token_hex(6) if old is None else old.token
+            connection.execute(
+                "INSERT INTO items VALUES (?, ?, ?, 'claimed', ?, NULL, ?, ?, ?, NULL, NULL, ?)"
+                " ON CONFLICT (target) DO UPDATE SET key = excluded.key, checkpoint = excluded.checkpoint,"
+                " state = excluded.state, spec_digest = excluded.spec_digest, lease = excluded.lease,"
+                " owner = excluded.owner, changed = excluded.changed,"
+                " input_digest = CASE WHEN ? THEN input_digest END",
+                (
+                    str(target),
+                    key,
+                    str(checkpoint),
+                    spec_digest,
+                    self.lease.name,
+                    owner_words(),
+                    token,
+                    time.time(),
+                    taken_over,
+                ),
+            )
+        return Claim(target, token)
+
+    def _is_held(self, entry: Entry) -> bool:
+        if entry.state != "claimed" or entry.lease is None:
+            return False
+        return entry.lease != self.lease.name and is_held(self.path, entry.lease)
+
+    def inputs(self, claim: Claim, digest: str | None) -> None:
+        """The digest of what the build reads."""
+        self._update(claim, "input_digest = ?", digest)
+
+    def finish(
+        self, claim: Claim, state: State, outcome: Mapping[str, Any], outputs: Mapping[str, str]
+    ) -> None:
+        """How it ended; it is on the disk when this returns."""
+        self._update(
+            claim,
+            "state = ?, outcome = ?, outputs = ?, lease = NULL, changed = ?",
+            state,
+            json.dumps(outcome),
+            json.dumps(dict(outputs)),
+            time.time(),
+        )
+
+    # --- stages -----------------------------------------------------------------
+
+    def stage_started(self, claim: Claim, stage: str) -> None:
+        """A stage of a build begins."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO stages VALUES (?, ?, ?, ?, NULL)",
+                (str(claim.target), self.lease.name, stage, time.time()),
+            )
+
+    def stage_finished(self, claim: Claim, stage: str, seconds: float) -> None:
+        """A stage of a build ended well."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE stages SET seconds = ? WHERE target = ? AND lease = ? AND stage = ? AND seconds IS NULL",
+                (seconds, str(claim.target), self.lease.name, stage),
+            )
+
+    def stages(self, target: Path) -> list[tuple[str, str, float | None]]:
+        """(lease, stage, seconds) of all builds of a package folder, in order."""
+        with self._reading() as connection:
+            return connection.execute(
+                "SELECT lease, stage, seconds FROM stages WHERE target = ? ORDER BY rowid", (str(target),)
+            ).fetchall()
+
+    # --- digests of files ---------------------------------------------------------
+
+    def known_digest(self, path: Path, state: Signature) -> str | None:
+        """The digest that was computed when the file had exactly this state."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?"
+                " AND device = ?",
+                (str(path), *state),
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def remember_digests(self, digests: Mapping[Path, str], states: Mapping[Path, Signature]) -> None:
+        """For ``known_digest``."""
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+                [(str(path), *states[path], digest) for path, digest in digests.items()],
+            )
+
+    # --- SQLite -----------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        with self._mapped():
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application == 0 and version == 0 and tables == 0:
+            for statement in filter(str.strip, _SCHEMA.split(";\n")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif application != _APPLICATION_ID:
+            raise JournalError(
+                f"{self.path} is a database of another program.",
+                action="Give --journal FILE.",
+                path=self.path,
+            )
+        elif version > SCHEMA_VERSION:
+            raise JournalError(
+                f"{self.path} was written by a newer ggufpack (schema {version}, this one knows"
+                f" {SCHEMA_VERSION}).",
+                action="Update ggufpack, or give another --journal FILE.",
+                path=self.path,
+                key="schema_version",
+            )
+        connection.execute("COMMIT")
+        (check,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if check != "ok":
+            raise sqlite3.DatabaseError(check)
+
+    def _update(self, claim: Claim, assignments: str, *values: object) -> None:
+        with self._writing() as connection:
+            connection.execute(
+                f"UPDATE items SET {assignments} WHERE target = ? AND lease = ?",  # noqa: S608 - ours
+                (*values, str(claim.target), self.lease.name),
+            )
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._mapped():
+            yield self._connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._mapped():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise JournalError(
+                f"The journal {self.path} cannot be used: {error}.",
+                action="It must lie on a local disk with room; --journal FILE puts it elsewhere.",
+                path=self.path,
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise JournalError(
+                f"The journal {self.path} is damaged: {error}.",
+                action="Move it away and run again with --overwrite: packages are then built anew.",
+                path=self.path,
+            ) from error
+
+
+_COLUMNS = "target, key, state, spec_digest, input_digest, lease, owner, token, outcome, outputs"
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    *plain, outcome, outputs = row
+    return Entry(
+        Path(plain[0]),
+        *plain[1:],
+        None if outcome is None else json.loads(outcome),
+        json.loads(outputs) if outputs else {},
+    )
