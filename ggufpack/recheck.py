@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ggufpack import vendoring
 from ggufpack.chat_template.prompt import prepare_prompt
-from ggufpack.checkpoint import open_checkpoint
+from ggufpack.checkpoint.adapted import open_model
 from ggufpack.errors import UsageError, VerificationError
 from ggufpack.modelfile.assemble import assemble
 from ggufpack.modelfile.model import Modelfile
@@ -21,7 +21,7 @@ from ggufpack.proofs import Verification, VerifyLevel
 from ggufpack.proving import Prover, fidelity_check
 from ggufpack.registry import OllamaServer
 from ggufpack.registry.shown import local_blob
-from ggufpack.spec import EventHandler, Finding, Stage, ignore_event
+from ggufpack.spec import AdapterSpec, EventHandler, Finding, Stage, ignore_event
 from ggufpack.verification.fidelity.measure import FidelityOptions
 from ggufpack.verification.findings import failure
 
@@ -64,6 +64,8 @@ def verify(
     trust_remote_code: bool = False,
     allow: tuple[str, ...] = (),
     threads: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    adapters: Sequence[AdapterSpec] = (),
     on_event: EventHandler = ignore_event,
 ) -> VerifyResult:
     """Prove that a model is the one that was trained. Changes nothing, prints nothing.
@@ -76,6 +78,7 @@ def verify(
         template: as for ``build``.
         host: of the server; ``None`` follows ``OLLAMA_HOST``.
         calibration, device, trust_remote_code, threads: see ``build``.
+        base, adapters: see ``build``.
         allow: finding ids of the checkpoint that are accepted.
         on_event: gets ``spec.Event``s.
 
@@ -94,7 +97,9 @@ def verify(
             stack.callback(server.close)
             server.check()
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
-            opened = open_checkpoint(Path(checkpoint))
+            opened = stack.enter_context(
+                open_model(Path(checkpoint), None if base is None else Path(base), adapters)
+            )
             log.add(opened.findings)
         with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
             prompt = prepare_prompt(opened, template, None if server is None else server.version)

@@ -29,9 +29,7 @@ FIDELITY_OPTIONS = (
         help="Where fidelity runs the trained model.",
     ),
 )
-_OPTIONS = (
-    click.argument("checkpoint", type=click.Path(path_type=Path)),
-    click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
+ADAPTER_OPTIONS = (
     click.option(
         "--base",
         type=click.Path(path_type=Path),
@@ -45,6 +43,11 @@ _OPTIONS = (
         metavar="DIR[=WEIGHT]",
         help="PEFT adapter that is merged into the model while it is converted; may be repeated.",
     ),
+)
+_OPTIONS = (
+    click.argument("checkpoint", type=click.Path(path_type=Path)),
+    click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
+    *ADAPTER_OPTIONS,
     click.option(
         "-q",
         "--quantization",
@@ -157,14 +160,14 @@ def make_spec(**values: Any) -> BuildSpec:
         quantizations=parse_file_types(values.pop("quantization")),
         parameters=_parameters(values.pop("parameters")),
         allow=frozenset(word.upper() for word in values.pop("allow")),
-        adapters=tuple(_adapter(word) for word in values.pop("adapters")),
+        adapters=tuple(adapter_of(word) for word in values.pop("adapters")),
         register=register is not False,
         require_server=register is True,
         **values,
     )
 
 
-def _adapter(word: str) -> AdapterSpec:
+def adapter_of(word: str) -> AdapterSpec:
     """``DIR`` or ``DIR=WEIGHT``; a folder of the whole name comes first."""
     from ggufpack.errors import UsageError
     from ggufpack.spec import AdapterSpec

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, report_error
-from ggufpack.cli.options import FIDELITY_OPTIONS, with_options
+from ggufpack.cli.options import ADAPTER_OPTIONS, FIDELITY_OPTIONS, adapter_of, with_options
 from ggufpack.cli.proof import proof
 
 
@@ -23,6 +23,7 @@ from ggufpack.cli.proof import proof
     show_default=True,
     help="How much to prove, as --verify of `build`.",
 )
+@with_options(ADAPTER_OPTIONS)
 @with_options(FIDELITY_OPTIONS)
 @click.option(
     "--gguf",
@@ -39,7 +40,9 @@ from ggufpack.cli.proof import proof
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that the checkpoint brings along.")
 @json_option
 @quiet_option
-def verify(as_json: bool, quiet: bool, allow: tuple[str, ...], **values: Any) -> None:
+def verify(
+    as_json: bool, quiet: bool, allow: tuple[str, ...], adapters: tuple[str, ...], **values: Any
+) -> None:
     """Prove that MODEL is what was trained: CHECKPOINT. Changes nothing.
 
     MODEL is a GGUF file, a package folder, or the name of a model on the Ollama server.
@@ -48,7 +51,12 @@ def verify(as_json: bool, quiet: bool, allow: tuple[str, ...], **values: Any) ->
     from ggufpack.recheck import verify as run
 
     with progress_view(quiet=quiet) as view:
-        result = run(allow=tuple(word.upper() for word in allow), on_event=view, **values)
+        result = run(
+            allow=tuple(word.upper() for word in allow),
+            adapters=tuple(map(adapter_of, adapters)),
+            on_event=view,
+            **values,
+        )
     error = result.error()
     if as_json:
         click.echo(json.dumps({**result.to_json(), **({"error": error.to_json()} if error else {})}))
