@@ -11,10 +11,12 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -195,6 +197,7 @@ class Reporter:
     def __init__(self, descriptor: int) -> None:
         self._stream = os.fdopen(descriptor, "w", encoding="utf-8")
         self._last = 0.0
+        threading.Thread(target=_leave_with_parent, daemon=True, name="parent").start()
         # what libraries print is part of the log, not of the protocol
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -257,6 +260,14 @@ def serve(reporter: Reporter, begin: Begin, what: str) -> None:
             )
         else:
             reporter.send("done", **answer)
+
+
+def _leave_with_parent() -> None:
+    """End when the parent does, however it ended: nobody would take the result, or remove what is half made."""
+    waiting = select.poll()
+    waiting.register(sys.stdin.fileno(), 0)  # the other end closed (POLLHUP) is told always
+    waiting.poll()
+    os._exit(1)
 
 
 def leave() -> None:

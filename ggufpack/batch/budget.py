@@ -87,13 +87,13 @@ class Budget:
         """
         if needs.memory > self.memory:
             raise ConversionError(
-                f"It needs about {needs.memory / 1e9:.1f} GB of memory, and there are {self.memory / 1e9:.1f}.",
+                f"It needs about {needs.memory / 1e9:.1f} GB of memory; free are {self.memory / 1e9:.1f}.",
                 action="Close other programs, or use fewer --threads.",
             )
         free = shutil.disk_usage(needs.folder).free
         if needs.disk > free and not running:
             raise DiskSpaceError(
-                f"It needs up to {needs.disk / 1e9:.1f} GB in {needs.folder}, and there are {free / 1e9:.1f}.",
+                f"It needs up to {needs.disk / 1e9:.1f} GB in {needs.folder}; free are {free / 1e9:.1f}.",
                 action="Make room, or choose another --output.",
                 path=needs.folder,
             )

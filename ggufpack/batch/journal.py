@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ggufpack.batch.inputs import Signature
-from ggufpack.batch.lease import Lease, is_held, owner_words
+from ggufpack.batch.lease import Lease, is_held, owner_words, sweep
 from ggufpack.errors import JournalError
 
 State = Literal["claimed", "done", "failed", "error"]
@@ -106,6 +106,7 @@ class Journal:
         self._lock = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
             self.lease = Lease(self.path)
         except OSError as error:
             raise JournalError(
