@@ -237,6 +237,7 @@ def serve(reporter: Reporter, begin: Begin, what: str) -> None:
         what: of which an unexpected error speaks, ``"trained model"``: libraries raise anything.
     """
     served: Any = None
+    when_orphaned(lambda: os._exit(1))  # nobody would take an answer
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufpack.checkpoint import open_checkpoint
-from ggufpack.checkpoint.tensors import TensorTable, read_tensors
+from ggufpack.checkpoint.tensors import TensorTable
 from ggufpack.convert.job import memory_needed
 from ggufpack.errors import ConversionError, DiskSpaceError
 from ggufpack.pipeline import target_of
@@ -44,6 +44,10 @@ def needs_of(spec: BuildSpec) -> Needs:
     checkpoint = open_checkpoint(model)
     disk = sum(file_size(checkpoint.tensors, quantization) for quantization in spec.quantizations)
     return Needs(memory_needed(checkpoint, spec.threads) + BUILDER_BYTES, disk, existing)
+
+
+def _bits(kind: TensorType) -> float:
+    return kind.block.bytes / kind.block.weights
 
 
 def file_size(tensors: TensorTable, quantization: str) -> int:
@@ -83,13 +87,13 @@ class Budget:
         """
         if needs.memory > self.memory:
             raise ConversionError(
-                f"It needs about {needs.memory / 1e9:.1f} GB of memory, and {self.memory / 1e9:.1f} GB are free.",
+                f"It needs about {needs.memory / 1e9:.1f} GB of memory; free are {self.memory / 1e9:.1f}.",
                 action="Close other programs, or use fewer --threads.",
             )
         free = shutil.disk_usage(needs.folder).free
         if needs.disk > free and not running:
             raise DiskSpaceError(
-                f"It needs up to {needs.disk / 1e9:.1f} GB in {needs.folder}, and {free / 1e9:.1f} GB are free.",
+                f"It needs up to {needs.disk / 1e9:.1f} GB in {needs.folder}; free are {free / 1e9:.1f}.",
                 action="Make room, or choose another --output.",
                 path=needs.folder,
             )

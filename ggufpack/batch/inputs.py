@@ -80,7 +80,7 @@ class Inputs:
 
 
 def spec_digest(spec: BuildSpec) -> str:
-    """sha256 over all options that shape the package, ggufpack's version and the vendored converter's tree."""
+    """sha256 over all options that shape the package, ggufpack's version and the converter's tree."""
     options = {key: value for key, value in asdict(spec).items() if key not in _NOT_IN_THE_PACKAGE}
     options |= {"ggufpack": __version__, "converter": load_lock().tree_sha256}
     text = json.dumps(options, sort_keys=True, default=_plain)

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ggufpack.batch.inputs import Signature
-from ggufpack.batch.lease import Lease, is_held, owner_words
+from ggufpack.batch.lease import Lease, is_held, owner_words, sweep
 from ggufpack.errors import JournalError
 
 State = Literal["claimed", "done", "failed", "error"]
@@ -55,6 +55,9 @@ CREATE TABLE files (
     device INTEGER NOT NULL, digest TEXT NOT NULL
 ) STRICT;
 """
+_SELECT = (
+    "SELECT target, key, state, spec_digest, input_digest, lease, owner, token, outcome, outputs FROM items"
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Journal:
         self._lock = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
             self.lease = Lease(self.path)
         except OSError as error:
             raise JournalError(
@@ -136,15 +140,13 @@ class Journal:
     def entry(self, target: Path) -> Entry | None:
         """What is known of a package folder."""
         with self._reading() as connection:
-            row = connection.execute(
-                f"SELECT {_COLUMNS} FROM items WHERE target = ?", (str(target),)
-            ).fetchone()
+            row = connection.execute(f"{_SELECT} WHERE target = ?", (str(target),)).fetchone()
         return None if row is None else _entry(row)
 
     def entries(self) -> tuple[Entry, ...]:
         """All of them, by package folder."""
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM items ORDER BY target").fetchall()
+            rows = connection.execute(f"{_SELECT} ORDER BY target").fetchall()
         return tuple(map(_entry, rows))
 
     def claim(
@@ -229,7 +231,8 @@ class Journal:
         """A stage of a build ended well."""
         with self._writing() as connection:
             connection.execute(
-                "UPDATE stages SET seconds = ? WHERE target = ? AND lease = ? AND stage = ? AND seconds IS NULL",
+                "UPDATE stages SET seconds = ?"
+                " WHERE target = ? AND lease = ? AND stage = ? AND seconds IS NULL",
                 (seconds, str(claim.target), self.lease.name, stage),
             )
 
@@ -346,14 +349,17 @@ class Journal:
             ) from error
 
 
-_COLUMNS = "target, key, state, spec_digest, input_digest, lease, owner, token, outcome, outputs"
-
-
 def _entry(row: tuple[Any, ...]) -> Entry:
-    *plain, outcome, outputs = row
+    target, key, state, spec, inputs, lease, owner, token, outcome, outputs = row
     return Entry(
-        Path(plain[0]),
-        *plain[1:],
-        None if outcome is None else json.loads(outcome),
-        json.loads(outputs) if outputs else {},
+        target=Path(target),
+        key=key,
+        state=state,
+        spec_digest=spec,
+        input_digest=inputs,
+        lease=lease,
+        owner=owner,
+        token=token,
+        outcome=None if outcome is None else json.loads(outcome),
+        outputs=json.loads(outputs) if outputs else {},
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -24,14 +25,18 @@ class Lease:
     Args:
         journal: beside which the file lies.
         name: of a lease to hold together with its owner; ``None`` makes a new one.
+
+    Raises:
+        OSError: the folder cannot be written; the owner of ``name`` lives no more.
     """
 
     def __init__(self, journal: Path, name: str | None = None) -> None:
         self._own = name is None
         self.name = name or secrets.token_hex(6)
         self._path = _path(journal, self.name)
-        self._file: IO[bytes] = self._path.open("ab")
-        fcntl.flock(self._file, fcntl.LOCK_SH)
+        #: for temporary files; whoever finds the lease dead removes it
+        self.scratch = _scratch(self._path)
+        self._file = self._lock()
 
     def __enter__(self) -> Lease:
         return self
@@ -42,17 +47,28 @@ class Lease:
         self.close()
 
     def close(self) -> None:
-        """Give it back; the file goes with its owner."""
+        """Give it back; its files go with the owner."""
         if self._own:
+            shutil.rmtree(self.scratch, ignore_errors=True)
             self._path.unlink(missing_ok=True)
         self._file.close()
 
+    def _lock(self) -> IO[bytes]:
+        while True:
+            file = self._path.open("ab" if self._own else "rb")
+            fcntl.flock(file, fcntl.LOCK_SH)
+            # somebody may have found it before it was locked, and removed it as a dead one's
+            if self._path.exists() and os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                self.scratch.mkdir(exist_ok=True)
+                return file
+            file.close()
+
 
 def is_held(journal: Path, name: str) -> bool:
-    """Whether somebody who holds this lease lives. A file that nobody holds is removed."""
+    """Whether somebody who holds this lease lives. What a dead one left is removed."""
     path = _path(journal, name)
     try:
-        file = path.open("rb+")
+        file = path.open("rb")
     except FileNotFoundError:
         return False
     with file:
@@ -60,8 +76,17 @@ def is_held(journal: Path, name: str) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        shutil.rmtree(_scratch(path), ignore_errors=True)
         path.unlink(missing_ok=True)
         return False
+
+
+def sweep(journal: Path) -> None:
+    """Remove what dead owners left beside a journal."""
+    prefix = f"{journal.name}."
+    for path in list(journal.parent.iterdir()):
+        if path.name.startswith(prefix) and path.name.endswith(_SUFFIX):
+            is_held(journal, path.name[len(prefix) : -len(_SUFFIX)])
 
 
 def owner_words() -> str:
@@ -71,3 +96,7 @@ def owner_words() -> str:
 
 def _path(journal: Path, name: str) -> Path:
     return journal.with_name(f"{journal.name}.{name}{_SUFFIX}")
+
+
+def _scratch(lease: Path) -> Path:
+    return lease.with_suffix(".tmp")

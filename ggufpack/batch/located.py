@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,7 @@ import yaml
 
 from ggufpack.errors import ManifestError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 16
@@ -82,7 +80,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             raise manifest_error(
@@ -136,7 +134,7 @@ def _from_node(path: Path, loader: _Loader, node: Any) -> Located:
     if isinstance(node, yaml.SequenceNode):
         return Located([_from_node(path, loader, item) for item in node.value], line)
     try:
-        return Located(loader.construct_object(node), line)  # type: ignore[no-untyped-call]
+        return Located(loader.construct_object(node), line)
     except ValueError as error:  # a date that is none, an integer of too many digits
         raise manifest_error(
             path, line, f"{node.value[:80]!r} cannot be read: {error}.", action="Quote it if it is text."

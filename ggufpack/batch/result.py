@@ -77,8 +77,9 @@ class Row:
         }
 
     def _fidelity(self) -> Mapping[str, Any] | None:
-        verifications = self.result.get("verifications") or [{}]
-        return verifications[0].get("fidelity")
+        verifications: Sequence[Mapping[str, Any]] = self.result.get("verifications") or [{}]
+        found: Mapping[str, Any] | None = verifications[0].get("fidelity")
+        return found
 
 
 @dataclass(frozen=True)

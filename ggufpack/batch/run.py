@@ -106,11 +106,14 @@ class BatchRun:
             with nullcontext() if server is None else closing(server):
                 while claim is None:
                     entry = self._journal.entry(planned.folder)
-                    if entry is not None and not restart and entry.state == "done":
-                        if entry.spec_digest == digest and self._is_finished(
-                            entry, inputs, item.spec, server
-                        ):
-                            return Row(planned, _outcome(item.key, entry), reused=True)
+                    if (
+                        entry is not None
+                        and not restart
+                        and entry.state == "done"
+                        and entry.spec_digest == digest
+                        and self._is_finished(entry, inputs, item.spec, server)
+                    ):
+                        return Row(planned, _outcome(item.key, entry), reused=True)
                     claim = self._journal.claim(
                         planned.folder,
                         key=item.key,

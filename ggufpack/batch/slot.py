@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from multiprocessing.connection import Connection, wait
@@ -29,6 +30,8 @@ def serve(connection: Connection, lease: tuple[Path, str] | None) -> None:
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     held = None if lease is None else Lease(*lease)
+    if held is not None:  # temporary files of this process and its children are found if they are killed
+        tempfile.tempdir = os.environ["TMPDIR"] = str(held.scratch)
     try:
         _serve(connection)
     except (BrokenPipeError, ConnectionResetError):  # the parent has gone

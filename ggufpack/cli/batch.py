@@ -155,10 +155,11 @@ def _journal_path(plan: BatchPlan, output: Path) -> Path:
 def _executor(name: str, address: str | None, jobs: int | None, journal: Journal) -> Any:
     """The executor, as a context manager."""
     from ggufpack.batch.local import LocalExecutor
+    from ggufpack.batch.ray_executor import RayExecutor
     from ggufpack.errors import UsageError
 
     if name == "local":
         if address is not None:
             raise UsageError("--address is of no use without --executor ray.", key="address")
         return LocalExecutor(jobs, lease=(journal.path, journal.lease.name))
-    raise UsageError("--executor ray is not there yet.", key="executor")
+    return RayExecutor(address, jobs=jobs)

@@ -69,7 +69,11 @@ class BatchView:
 
 
 class BatchLines(BatchView):
-    """A line for each stage and each item."""
+    """A line for each stage and each item; a finding that several items have is told once."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._findings: set[str] = set()
 
     def planned(self, plan: BatchPlan) -> None:
         """Say what is left out."""
@@ -88,6 +92,9 @@ class BatchLines(BatchView):
             self._console.print(f"{key}: {event.message}", markup=False)
         elif isinstance(event, FindingRaised) and event.finding.severity is not Severity.INFO:
             finding = event.finding
+            if finding.id in self._findings:
+                return
+            self._findings.add(finding.id)
             text = f"{key}: {finding.id} {finding.severity.value}: {finding.message}"
             self._console.print(text, style="yellow", markup=False)
 
