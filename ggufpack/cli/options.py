@@ -44,6 +44,17 @@ ADAPTER_OPTIONS = (
         help="PEFT adapter that is merged into the model while it is converted; may be repeated.",
     ),
 )
+
+
+def _reuse_option(default: bool) -> Callable[[Any], Any]:
+    return click.option(
+        "--reuse/--no-reuse",
+        default=default,
+        show_default=True,
+        help="Take quantised tensors from the cache, and put them there.",
+    )
+
+
 _OPTIONS = (
     click.argument("checkpoint", type=click.Path(path_type=Path)),
     click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
@@ -102,12 +113,6 @@ _OPTIONS = (
     click.option("--overwrite", is_flag=True, help="Replace a package and models of the same name."),
     click.option("--allow", multiple=True, metavar="ID", help="Accept a finding that would stop the build."),
     click.option(
-        "--reuse/--no-reuse",
-        "reuse",
-        default=False,
-        help="Take quantised tensors from the cache, and put them there.  [default: no-reuse]",
-    ),
-    click.option(
         "--cache",
         type=click.Path(path_type=Path),
         metavar="DIR",
@@ -131,7 +136,7 @@ def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     return add
 
 
-build_options = with_options(_OPTIONS)
+build_options = with_options((*_OPTIONS, _reuse_option(False)))
 # all but the one checkpoint; the name is a pattern
 batch_options = with_options(
     (
@@ -142,6 +147,7 @@ batch_options = with_options(
             "  [default: {run}-{step} for checkpoint-N, else the folder's name]",
         ),
         *_OPTIONS[2:],
+        _reuse_option(True),
     )
 )
 
