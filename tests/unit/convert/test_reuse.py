@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from ggufpack.convert.reuse import LEAST_WEIGHTS, Chunk, Output, Reuse
+from ggufpack.quantize.imatrix_files import Floats
 from ggufpack.quantize.kernels import REFERENCE
 from ggufpack.quantize.types import TensorType
 from ggufpack.spec import Reused
@@ -30,8 +30,10 @@ CHUNK = Chunk(
 Q4_K = TensorType.Q4_K
 
 
-def reuse(folder: Path, kernels: str = "avx2", **importance: Any) -> Reuse:
-    return Reuse(TensorCache(folder, 10**9), kernels, {CHUNK.tensor: v for v in importance.values()})
+def reuse(folder: Path, kernels: str = "avx2", importance: Floats | None = None) -> Reuse:
+    return Reuse(
+        TensorCache(folder, 10**9), kernels, {} if importance is None else {CHUNK.tensor: importance}
+    )
 
 
 def outputs(*kinds: TensorType) -> list[Output]:
@@ -76,13 +78,16 @@ def test_importance_and_the_expert_are_in_the_key(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     one, other = (random.random((1, COLUMNS), dtype=np.float32) for _ in range(2))
     two = np.concatenate([one, other])
-    keys = [key(made, CHUNK) for made in (reuse(tmp_path), reuse(tmp_path, a=one), reuse(tmp_path, a=other))]
+    keys = [
+        key(made, CHUNK)
+        for made in (reuse(tmp_path), reuse(tmp_path, importance=one), reuse(tmp_path, importance=other))
+    ]
     assert len(set(keys)) == 3
-    experts = reuse(tmp_path, a=two)
+    experts = reuse(tmp_path, importance=two)
     second = replace(CHUNK, first_row=ROWS)
     assert key(experts, CHUNK) != key(experts, second), "equal weights, another expert's importance"
     assert key(experts, CHUNK) != key(experts, replace(CHUNK, rows_per_expert=ROWS // 2))
-    single = reuse(tmp_path, a=one)
+    single = reuse(tmp_path, importance=one)
     assert key(single, CHUNK) == key(single, second), "one importance for all rows"
 
 
@@ -93,7 +98,7 @@ def test_what_is_encoded_as_fast_as_it_is_read_is_not_kept(tmp_path: Path) -> No
     assert set(reuse(tmp_path).keys(CHUNK, outputs(*every))) == slow
     assert set(reuse(tmp_path, REFERENCE).keys(CHUNK, outputs(*every))) == quantised
     ones = np.ones((1, COLUMNS), np.float32)
-    assert set(reuse(tmp_path, a=ones).keys(CHUNK, outputs(*every))) == quantised
+    assert set(reuse(tmp_path, importance=ones).keys(CHUNK, outputs(*every))) == quantised
     assert not reuse(tmp_path).keys(replace(CHUNK, weights=WEIGHTS[:-1]), outputs(*every))
 
 
