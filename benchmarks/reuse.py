@@ -105,14 +105,14 @@ def _line(title: str, what: str, model: Path, run: Run, runs: int) -> None:
         change(model, CHANGED)
         seconds, reused = run(cache)
         second.append(seconds)
-        share = 0.0 if reused is None else reused.tensors / reused.of
+        share = 0.0 if reused is None else reused.bytes / (reused.bytes + reused.stored)
         shutil.rmtree(cache)
     middle = statistics.median
     cost = middle(b / a for a, b in zip(without, empty, strict=True))
     saved = middle(b / a for a, b in zip(without, second, strict=True))
     print(
         f"{title:16} {what:11}{middle(without):7.2f} s {middle(empty):9.2f} s {middle(second):12.2f} s"
-        f" {cost:14.2f} {saved:13.2f}   ({share:.0%} of the kept tensors reused)",
+        f" {cost:14.2f} {saved:13.2f}   ({share:.0%} of the kept bytes reused)",
         flush=True,
     )
 
