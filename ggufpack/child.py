@@ -263,7 +263,7 @@ def serve(reporter: Reporter, begin: Begin, what: str) -> None:
 
 
 def _leave_with_parent() -> None:
-    """End when the parent does, however it ended: nobody would take the result, or remove what is half made."""
+    """End when the parent does, however it ended: nobody would take the result, or clean up."""
     waiting = select.poll()
     waiting.register(sys.stdin.fileno(), 0)  # the other end closed (POLLHUP) is told always
     waiting.poll()
