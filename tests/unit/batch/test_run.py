@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ggufpack.batch.planning import Planned, plan_batch
 from ggufpack.batch.result import Row
 from ggufpack.batch.run import BatchRun
 from ggufpack.errors import JournalError
-from tests.unit.batch.builders import SmallExecutor, training, write_weights
+from tests.unit.batch.builders import SmallExecutor, small_spec, training, write_weights
 
 
 @pytest.fixture
