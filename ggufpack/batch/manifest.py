@@ -77,6 +77,7 @@ def expand(pattern: Path) -> list[Path]:
 
 def _item(source: Source, item: Located, shared: Values) -> list[Wanted]:
     entries = _mapping(source, item, "An item")
+    values = {**shared, **read_values(source, entries, extra=("checkpoint",))}
     checkpoint = entries.get("checkpoint")
     if checkpoint is None:
         raise manifest_error(
@@ -90,7 +91,6 @@ def _item(source: Source, item: Located, shared: Values) -> list[Wanted]:
         raise manifest_error(
             source.path, checkpoint.line, "checkpoint must be a path or a glob.", key="checkpoint"
         )
-    values = {**shared, **read_values(source, entries, extra=("checkpoint",))}
     folders = expand(source.resolve(checkpoint.value))
     if not folders:
         is_glob = _GLOB.intersection(checkpoint.value)

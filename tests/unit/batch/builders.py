@@ -13,7 +13,7 @@ from ggufpack.batch.existing import result_of
 from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
 from ggufpack.pipeline import target_of
-from ggufpack.spec import Stage, StageFinished, StageStarted
+from ggufpack.spec import BuildSpec, Stage, StageFinished, StageStarted
 
 
 def write_checkpoint(folder: Path, fill: bytes = b"\0") -> Path:
@@ -41,8 +41,13 @@ def training(folder: Path, *steps: int, state: bool = False) -> Path:
     return folder
 
 
+def small_spec(output: Path) -> BuildSpec:
+    """Options that ``small_package`` follows."""
+    return BuildSpec(Path(), quantizations=("F16",), register=False, output=output)
+
+
 class SmallExecutor:
-    """Puts a small package where a build would; ``spoil`` may raise in between, as a kill would stop."""
+    """Puts a package of a few bytes where a build would; then calls ``spoil``."""
 
     def __init__(self, spoil: Callable[[Item], None] | None = None) -> None:
         self.built: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,21 +38,21 @@ def test_a_checkpoint_that_is_named_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\1"), "too short|cut off|header"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\1"), "too few for a safetensors file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has a config.json and no weights"),
         (lambda folder: (folder / "config.json").unlink(), "weights and no config.json"),
         (lambda folder: folder.rename(folder.with_name("tmp-checkpoint-2")), "still being written"),
     ],
 )
-def test_incomplete_ones_are_left_out_with_the_reason(tmp_path: Path, spoil, reason) -> None:  # type: ignore[no-untyped-def]
+def test_incomplete_ones_are_left_out_with_the_reason(
+    tmp_path: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
     out = training(tmp_path / "out", 1, 2)
     spoil(out / "checkpoint-2")
     looked = discover(out)
     assert [one.step for one in looked.found] == [1]
     (left,) = looked.left_out
-    import re
-
-    assert re.search(reason, left.reason), left.reason
+    assert reason in left.reason
 
 
 def test_truncated_weights(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_both_forms_say_the_same(folder: Path, text: str, suffix: str) -> None:
         ("items:\n- checkpoint: out\n  adapter: out=much", 3, "'much' is no weight"),
         ("items:\n- checkpoint: out\n- name: x", 3, "An item has no checkpoint"),
         ("items:\n- checkpoint: no/*", 2, "nothing matches no/*"),
-        ("items:\n- checkpoint: no", 2, "there is no no"),
+        ("items:\n- checkpoint: nowhere", 2, "there is no nowhere"),
         ("items:\n- checkpoint: [a]", 2, "checkpoint must be a path or a glob"),
         ("items:\n- out", 2, "An item must be a mapping"),
         ("items:\n- checkpoint: out\n  checkpoint: out", 3, "checkpoint is given twice (first in line 2)"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,7 @@ from ggufpack.batch.planning import Planned, plan_batch
 from ggufpack.batch.result import Row
 from ggufpack.batch.run import BatchRun
 from ggufpack.errors import JournalError
-from ggufpack.spec import BuildSpec
-from tests.unit.batch.builders import SmallExecutor, small_package, training, write_weights
+from tests.unit.batch.builders import SmallExecutor, small_spec, training, write_weights
 
 
 @pytest.fixture
@@ -29,18 +29,15 @@ def out(tmp_path: Path) -> Path:
     return training(tmp_path / "out", 1, 2)
 
 
-def planned(out: Path, **options: object) -> tuple[Planned, ...]:
-    spec = BuildSpec(
-        Path(), quantizations=("F16",), register=False, output=out.parent / "packages", **options
-    )  # type: ignore[arg-type]
-    return plan_batch([str(out)], spec).items
+def planned(out: Path, **options: Any) -> tuple[Planned, ...]:
+    return plan_batch([str(out)], replace(small_spec(out.parent / "packages"), **options)).items
 
 
 def journal_path(out: Path) -> Path:
     return out.parent / "j.sqlite"
 
 
-def run(out: Path, executor: SmallExecutor | None = None, **options: object) -> tuple[list[str], list[Row]]:
+def run(out: Path, executor: SmallExecutor | None = None, **options: Any) -> tuple[list[str], list[Row]]:
     """Keys that were built, and all rows."""
     executor = executor or SmallExecutor()
     flags = {name: bool(options.pop(name)) for name in ("restart", "trust_mtime") if name in options}
@@ -152,36 +149,11 @@ def test_a_checkpoint_that_vanishes_is_reported(out: Path) -> None:
 # --- killed batches -------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Ends a run like a kill: nothing after it is written."""
-
-
 def kill_in(out: Path, step: str) -> str:
     """Leave the journal and the disk as a kill at ``step`` of the first item would; the token."""
     one = planned(out)[0]
-    script = (
-        "import os, sys, dataclasses; from pathlib import Path\n"
-        "from tests.unit.batch.test_run import *\n"
-        "out, step = Path(sys.argv[1]), sys.argv[2]\n"
-        "journal = Journal(journal_path(out))\n"
-        "def stop(): os.kill(os.getpid(), 9)\n"
-        "class Dying(SmallExecutor):\n"
-        "    def run(self, items, on_event):\n"
-        "        item = items[0]\n"
-        "        if step == 'claimed': stop()\n"
-        "        from ggufpack.spec import *\n"
-        "        on_event(item.key, StageStarted(Stage.CONVERSION, ''))\n"
-        "        running._digests[item.key].result()\n"
-        "        if step == 'half':\n"
-        "            from ggufpack.package_folder import package_folder\n"
-        "            with package_folder(items[0].spec.output / item.key, item.spec.token) as folder:\n"
-        "                (folder.working / 'x').write_text('x'); stop()\n"
-        "        small_package(item)\n"
-        "        stop(); yield\n"
-        "running = BatchRun(journal, Dying(), on_event=lambda _key, _event: None)\n"
-        "list(running.run(planned(out)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(out), step], check=False)
+    command = [sys.executable, "-m", "tests.unit.batch.dying", str(out), str(journal_path(out)), step]
+    done = subprocess.run(command, check=False)
     assert done.returncode == -9
     with Journal(journal_path(out)) as journal:
         entry = journal.entry(one.folder)
@@ -305,6 +277,3 @@ def test_stages_are_recorded(out: Path) -> None:
     with Journal(journal_path(out)) as journal:
         ((_lease, stage, seconds),) = journal.stages(package(out, "out-1"))
     assert (stage, seconds) == ("conversion", 0.5)
-
-
-__all__ = ["BatchRun", "Journal", "SmallExecutor", "dataclasses", "small_package"]
