@@ -9,6 +9,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ggufpack.registry import OllamaServer
+from tests.support.lora import train_adapter
 from tests.support.ollama_server import RunningOllama
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +42,9 @@ def _commands() -> list[tuple[str, str]]:
 def test_the_tour(smollm2: Path, ollama_server: RunningOllama, tmp_path: Path) -> None:
     (tmp_path / "checkpoint").symlink_to(smollm2)
     (tmp_path / "empty-folder").mkdir()
+    train_adapter(smollm2, tmp_path / "adapter", steps=1)
+    for step in (100, 200):
+        shutil.copytree(smollm2, tmp_path / "run" / f"checkpoint-{step}")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "OLLAMA_HOST": ollama_server.host, "LC_ALL": "C.UTF-8"}
     checker = doctest.OutputChecker()
@@ -63,13 +68,13 @@ def test_the_tour(smollm2: Path, ollama_server: RunningOllama, tmp_path: Path) -
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path, env=env, check=True)
     server = OllamaServer(ollama_server.host)
     for name in server.names():
-        if name.startswith("smollm2"):
+        if name.startswith(("smollm2", "run-")):
             server.delete(name)
     server.close()
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "plan", "template", "verify", "report", "doctor", "vendor", "demo"]
+    "command", ["build", "plan", "batch", "template", "verify", "report", "doctor", "cache", "vendor", "demo"]
 )
 def test_every_command_is_listed(command: str) -> None:
     assert f"`ggufpack {command}" in README
