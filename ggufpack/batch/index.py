@@ -17,6 +17,7 @@ def write_batch_index(result: BatchResult, folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     target = folder / INDEX_NAME
     write_index(_title(result.rows), [_line(row, folder) for row in result.rows], target)
     return target

@@ -13,24 +13,15 @@ from blake3 import blake3
 
 from ggufpack import __version__
 from ggufpack.checkpoint import locate
-from ggufpack.checkpoint.layout import has_adapter
+from ggufpack.checkpoint.layout import has_adapter, is_training_state
 from ggufpack.errors import CheckpointFileError, GgufpackError
 from ggufpack.spec import BuildSpec
 from ggufpack.vendoring.lock import load_lock
 
 # fields of BuildSpec that change how a package is made, and nothing in it
 _NOT_IN_THE_PACKAGE = frozenset({"overwrite", "threads", "device", "reuse", "cache", "token"})
-# what trainers write beside a model; no build reads it
-_TRAINING_STATE = (
-    "training_args",
-    "optimizer",
-    "scheduler",
-    "rng_state",
-    "scaler",
-    "random_states",
-    "trainer_",
-)
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+# logs of trainers, beside their state (``is_training_state``); no build reads them
+_TRAINING_LOG = "trainer_"
 
 # size, mtime in ns, inode, device
 Signature: TypeAlias = tuple[int, int, int, int]
@@ -129,8 +120,8 @@ def _model_files(folder: Path) -> Iterator[Path]:
     """All files of a checkpoint, and of folders in it like ``1_Pooling``, but for the trainer's state."""
     folder = folder if has_adapter(folder) else locate(folder)
     for path in folder.iterdir():
-        if path.is_file() and not path.name.startswith((".", *_TRAINING_STATE)):
-            if path.suffix not in _PICKLES:
+        if path.is_file() and not path.name.startswith((".", _TRAINING_LOG)):
+            if not is_training_state(path.name):
                 yield path
         elif path.is_dir() and (path / "config.json").is_file() and not _is_model(path):
             yield path / "config.json"

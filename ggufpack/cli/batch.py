@@ -106,16 +106,16 @@ def batch(
     if dry_run:
         print_plan(plan, as_json=as_json)
         return
-    output = (spec.output or DEFAULT_OUTPUT).absolute()
+    home = _home(plan, (spec.output or DEFAULT_OUTPUT).absolute())
     with ExitStack() as stack:
-        opened = stack.enter_context(Journal(journal or _journal_path(plan, output)))
+        opened = stack.enter_context(Journal(journal or home / JOURNAL_NAME))
         view = stack.enter_context(batch_view(quiet=quiet))
         carrier = stack.enter_context(_executor(executor, address, jobs, opened))
         running = BatchRun(opened, carrier, restart=not resume, trust_mtime=trust_mtime, on_event=view.told)
         stack.callback(running.close)
         plans = watch_for(arguments, spec, watch_idle) if watch else [plan]
         result = _run(running, plans, view)
-    index = write_batch_index(result, output) if result.rows else None
+    index = write_batch_index(result, home) if result.rows else None
     print_result(result, index, as_json=as_json)
     raise click.exceptions.Exit(result.exit_code)
 
@@ -146,10 +146,10 @@ def _run(running: BatchRun, plans: Iterable[BatchPlan], view: BatchView) -> Batc
     return BatchResult(tuple(rows.values()), tuple(left_out.values()), seconds, interrupted_by)
 
 
-def _journal_path(plan: BatchPlan, output: Path) -> Path:
-    """In the folder that all packages go to, or in the output folder when they go to several."""
+def _home(plan: BatchPlan, output: Path) -> Path:
+    """Of journal and index: the folder that all packages go to, or ``output`` when they go to several."""
     outputs = {one.folder.parent for one in plan.items}
-    return (outputs.pop() if len(outputs) == 1 else output) / JOURNAL_NAME
+    return outputs.pop() if len(outputs) == 1 else output
 
 
 def _executor(name: str, address: str | None, jobs: int | None, journal: Journal) -> Any:
