@@ -139,7 +139,9 @@ class Reuse:
     def notes(self) -> list[str]:
         """Sentences for the person who watches."""
         reused = self.reused()
-        found = [f"{reused.tensors} of {reused.of} quantised tensors from the cache"]
+        found = []
+        if reused.of:
+            found.append(f"{reused.tensors} of {reused.of} quantised tensors from the cache")
         if reused.damaged:
             found.append(
                 f"{self._cache.folder}: {reused.damaged} damaged blocks were removed, and encoded again"
