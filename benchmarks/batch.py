@@ -32,7 +32,7 @@ def main() -> None:
         scratch = Path(folder)
         training = training_output(source, scratch / "run", range(1, options.items + 1))
         words = ["--no-register", "--verify", options.verify, "-q", options.quantization]
-        cache = ["--reuse", "--cache", str(scratch / "cache")] if options.reuse else []
+        cache = ["--reuse", "--cache", str(scratch / "cache")] if options.reuse else ["--no-reuse"]
         single = [
             seconds(command("build", one, "--name", one.name, "--output", scratch / "single", *words))
             for one in sorted(training.iterdir())
