@@ -19,7 +19,9 @@ from ggufpack.spec import BuildSpec
 from ggufpack.vendoring.lock import load_lock
 
 # fields of BuildSpec that change how a package is made, and nothing in it
-_NOT_IN_THE_PACKAGE = frozenset({"overwrite", "threads", "device", "reuse", "cache", "token"})
+_NOT_IN_THE_PACKAGE = frozenset(
+    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token"}
+)
 # logs of trainers, beside their state (``is_training_state``); no build reads them
 _TRAINING_LOG = "trainer_"
 

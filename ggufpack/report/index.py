@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,10 @@ class Line:
 def render_index(title: str, lines: Sequence[Line]) -> str:
     """The page as HTML text."""
     environment = page_environment()
+    counts = Counter(line.status for line in lines)
+    said = words.listed(f"{number} {status}" for status, number in counts.items())
     return environment.get_template("index.html.jinja").render(
-        title=title, lines=lines, words=words, version=__version__, plot=_plot(lines)
+        title=title, lines=lines, counts=said, words=words, version=__version__, plot=_plot(lines)
     )
 
 

@@ -23,6 +23,7 @@ from ggufpack.registry import OllamaServer
 from ggufpack.registry.register import TEMPORARY_PREFIX
 from ggufpack.spec import BuildSpec, Event, StageStarted
 from tests.support.batch import JOURNAL, Harness, command, finished, kill_all, start, training_output
+from tests.support.lora import train_adapter
 from tests.support.ollama_server import RunningOllama
 
 OPTIONS = ("--verify", "none", "-q", "Q8_0", "--template", "chatml", "--no-reuse")
@@ -250,6 +251,22 @@ def test_watch_takes_checkpoints_when_they_are_complete(run: Path, tmp_path: Pat
     assert process.wait(60) == 0
     found = json.loads((tmp_path / "scratch" / "out").read_text())
     assert statuses(found) == {f"run-{step}": ("unverified", False) for step in (1, 2, 3)}
+
+
+def test_adapters_of_a_training(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model("qwen2"), tmp_path / "base")
+    for step in (1, 2):
+        train_adapter(base, tmp_path / "run" / f"checkpoint-{step}", steps=step)
+    words = (tmp_path / "run", "--output", tmp_path / "packages", "--no-register")
+    code, found, errors = batch(*words)
+    assert code == 0, errors
+    assert statuses(found) == {"run-1": ("unverified", False), "run-2": ("unverified", False)}
+    first, second = (item["result"]["files"][0]["sha256"] for item in found["items"])
+    assert first != second
+    assert batch(*words)[1]["reused"] == 2
+    card = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps({**card, "temperature": 0.5}))
+    assert batch(*words)[1]["reused"] == 0  # what they were merged into has changed
 
 
 def test_what_is_wrong_with_a_command(tmp_path: Path) -> None:

@@ -7,20 +7,20 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ggufpack.batch.items import Item
+from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.batch.journal import Claim, Held, Journal
 from ggufpack.batch.lease import Lease, is_held
 from ggufpack.batch.planning import Planned, plan_batch
 from ggufpack.batch.result import Row
 from ggufpack.batch.run import BatchRun
-from ggufpack.errors import JournalError
+from ggufpack.errors import JournalError, WorkerError
 from tests.unit.batch.builders import SmallExecutor, small_spec, training, write_weights
 
 
@@ -189,6 +189,23 @@ def test_it_is_not_taken_when_the_input_is_another(out: Path) -> None:
     assert run(out)[0] == ["out-1", "out-2"]
 
 
+def test_an_earlier_package_is_not_taken_for_that_of_a_killed_build(out: Path) -> None:
+    run(out)
+    write_weights(out / "checkpoint-1", b"\3")
+    kill_in(out, "half")
+    assert run(out)[0] == ["out-1"]
+    gguf = package(out, "out-1") / "out-1-F16.gguf"
+    assert gguf.read_bytes() == (out / "checkpoint-1" / "model.safetensors").read_bytes()
+
+
+class FailingExecutor(SmallExecutor):
+    """Makes nothing."""
+
+    def run(self, items: Sequence[Item], on_event: ItemHandler) -> Iterator[Outcome]:
+        error = WorkerError("It failed.").to_json()
+        return (Outcome(item.key, "error", None, error, 0.0) for item in items)
+
+
 def test_a_package_that_was_moved_aside_is_put_back(out: Path) -> None:
     run(out)
     with Journal(journal_path(out)) as journal:
@@ -196,11 +213,10 @@ def test_a_package_that_was_moved_aside_is_put_back(out: Path) -> None:
     assert entry is not None
     write_weights(out / "checkpoint-1", b"\4")
     package(out, "out-1").rename(package(out, f".out-1.old-{entry.token}"))
-
-    def look(item: Item) -> None:
-        assert not list(package(out, ".").glob(".out-1.old-*"))
-
-    assert run(out, SmallExecutor(look))[0] == ["out-1"]
+    run(out, FailingExecutor())
+    assert (package(out, "out-1") / "ggufpack.json").is_file()
+    assert not list(hidden(out))
+    assert run(out)[0] == ["out-1"]
 
 
 # --- two at once ----------------------------------------------------------------
