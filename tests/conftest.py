@@ -7,6 +7,7 @@ leave them out on purpose with ``-m "not server"``. The last lines of a run say 
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -118,6 +119,12 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Chromium]:
             yield browser
     except _CANNOT_BE_HAD as error:
         pytest.fail(f"The tests need a real Chromium: {error}", pytrace=False)
+
+
+def pytest_configure() -> None:
+    """A background job starts with Ctrl-C ignored, and so would every program that a test interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- which parts were real ----------------------------------------------------

@@ -143,11 +143,10 @@ def test_a_training_that_dies_leaves_no_process_and_no_half_package(
 ) -> None:
     # 'wait' at the end of the training: the package is under way when the signal comes
     script = f"""
-import logging, signal
+import logging
 from pathlib import Path
 from ggufpack.integrations.transformers import PackageCallback
 from tests.support.training import train
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 logging.basicConfig(level=logging.INFO)
 callback = PackageCallback(output={str(tmp_path / "packages")!r}, **{QUICK!r})
 train(Path({str(tiny_model("llama-spm"))!r}), Path({str(tmp_path / "run")!r}), [callback], max_steps=2)
