@@ -115,7 +115,10 @@ def test_one_that_fails_does_not_stop_the_others(run: Path, tmp_path: Path) -> N
     ] == []
 
 
-def test_a_process_that_is_killed_costs_its_own_item(run: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_costs_its_own_item(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # without a journal nobody removes what it leaves
     plan = plan_batch([str(run)], replace(SPEC, output=tmp_path / "packages"))
     outcomes: list[Outcome] = []
     with LocalExecutor(1) as executor:
