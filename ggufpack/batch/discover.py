@@ -14,12 +14,11 @@ from pathlib import Path
 from ggufpack.checkpoint.config import read_config
 from ggufpack.checkpoint.header import read_header
 from ggufpack.checkpoint.jsonfiles import read_object
-from ggufpack.checkpoint.layout import ADAPTER_CONFIG, CONFIG, INDEX, locate
+from ggufpack.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, locate
 from ggufpack.checkpoint.tensors import read_tensors
 from ggufpack.errors import GgufpackError
 from ggufpack.package_folder import RECORD_NAME
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINER_STATE = "trainer_state.json"
 FINAL_STEP = "final"
 MAX_DEPTH = 4

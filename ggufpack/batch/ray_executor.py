@@ -14,6 +14,7 @@ from typing import Any
 
 from ggufpack import __version__
 from ggufpack.batch import storage
+from ggufpack.batch.budget import BUILDER_BYTES
 from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.batch.ray_cluster import connect
 from ggufpack.batch.ray_task import Errand, Relay, build_item, package_name
@@ -25,8 +26,6 @@ from ggufpack.spec import BuildSpec, Note
 
 DEFAULT_THREADS = 2
 DEFAULT_RETRIES = 2
-# of the process that builds, beside its converter: the chat template, the tokenizer, the report's plots
-BUILDER_BYTES = 500_000_000
 _POLL_SECONDS = 0.2
 # a build that is interrupted removes its files, and its model from the server
 _CANCEL_SECONDS = 15.0

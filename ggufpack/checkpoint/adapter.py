@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ggufpack.checkpoint.adapter_config import AdapterConfig, read_adapter_config
 from ggufpack.checkpoint.header import TensorInfo, read_header
+from ggufpack.checkpoint.layout import ADAPTER_WEIGHTS
 from ggufpack.checkpoint.merge import Merge
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import AdapterError
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED_WEIGHTS = "adapter_model.bin"
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 _PREFIX = "base_model.model."

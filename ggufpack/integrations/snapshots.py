@@ -15,12 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.checkpoint.layout import ADAPTER_CONFIG, INDEX, is_training_state, weight_files
+from ggufpack.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, is_training_state, weight_files
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 
 # transformers leaves folders that begin with _ out of what it pushes to a hub (Trainer._push_from_checkpoint)
 PREFIX = "_ggufpack-"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 _FOLDERS = ("additional_chat_templates",)
 
