@@ -27,6 +27,7 @@ from ggufpack.errors import GgufpackError, VerificationError
 
 OnProgress = Callable[[int, int, str], None]
 KILL_SECONDS = 5.0
+LEAVE_SECONDS = 60.0  # for tearing down torch and the heap on a machine that swaps
 LOG_LINES = 40
 PROGRESS_SECONDS = 0.1
 ORPHAN_SECONDS = 0.5
@@ -172,8 +173,17 @@ class Child:
 
     def _died(self) -> GgufpackError:
         assert self._process is not None  # noqa: S101 - only called once it was started
-        code = self._process.wait(KILL_SECONDS)
-        if code == -signal.SIGKILL:
+        try:
+            code = self._process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            _end(self._process)
+            code = None
+        if code is None:
+            error = self._error_class(
+                f"The {self._what} closed its answers before it was done, and did not end by itself.",
+                action="Its log is above this line (with --json: in error.log).",
+            )
+        elif code == -signal.SIGKILL:
             error = self._error_class(
                 f"The {self._what} was killed, most likely because memory ran out.",
                 action="Close other programs, or use a machine with more memory.",

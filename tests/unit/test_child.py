@@ -1,0 +1,55 @@
+"""A child process that goes wrong: what its parent says."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ggufpack import child
+from ggufpack.child import Child
+from ggufpack.errors import WorkerError
+
+# argument: the number of the event pipe
+STAYS = """
+import os, sys, time
+os.close(int(sys.argv[1]))
+print("no more answers", flush=True)
+time.sleep(600)
+"""
+LEAVES_SLOWLY = """
+import os, sys, time
+os.close(int(sys.argv[1]))
+time.sleep(1)
+sys.exit(3)
+"""
+
+
+def started(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
+    (tmp_path / "some_child.py").write_text(program, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return Child("some_child", (), what="some child", error=WorkerError)
+
+
+def test_one_that_says_no_more_and_stays_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "LEAVE_SECONDS", 0.5)
+    begun = time.monotonic()
+    with started(STAYS, tmp_path, monkeypatch) as one:
+        with pytest.raises(WorkerError, match="some child closed its answers") as caught:
+            one.call({"do": "open"})
+        pid = one.pid
+    assert caught.value.log == "no more answers"
+    assert time.monotonic() - begun < 60
+    assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_one_that_leaves_slowly_has_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        started(LEAVES_SLOWLY, tmp_path, monkeypatch) as one,
+        pytest.raises(WorkerError, match="stopped with status 3"),
+    ):
+        one.call({"do": "open"})
