@@ -14,7 +14,7 @@ from pathlib import Path
 from ggufpack.checkpoint.config import read_config
 from ggufpack.checkpoint.header import read_header
 from ggufpack.checkpoint.jsonfiles import read_object
-from ggufpack.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, locate
+from ggufpack.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, is_adapter, locate
 from ggufpack.checkpoint.tensors import read_tensors
 from ggufpack.errors import GgufpackError
 from ggufpack.package_folder import RECORD_NAME
@@ -99,7 +99,7 @@ def incomplete(folder: Path) -> str | None:
     if _UNFINISHED.match(folder.name):
         return "It is still being written (its name begins with tmp-)."
     try:
-        if _is_adapter(folder):
+        if is_adapter(folder):
             read_object(folder / ADAPTER_CONFIG)
             if not (folder / ADAPTER_WEIGHTS).is_file():
                 return f"It has no {ADAPTER_WEIGHTS}."
@@ -148,15 +148,10 @@ def _looks_like_one(name: str, entries: dict[str, Path]) -> bool:
     return weights or INDEX in entries or ADAPTER_CONFIG in entries
 
 
-def _is_adapter(folder: Path) -> bool:
-    """Adapter files beside a whole model are the model's business (finding GP102)."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
-
-
 def _found(folder: Path) -> Found:
     match = _CHECKPOINT.match(folder.name)
     step = None if match is None else int(match[1])
-    return Found(folder, _run_folder(folder).name or folder.name, step, _is_adapter(folder))
+    return Found(folder, _run_folder(folder).name or folder.name, step, is_adapter(folder))
 
 
 def _run_folder(folder: Path) -> Path:

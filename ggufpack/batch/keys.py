@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from ggufpack.batch.located import Located, manifest_error
 from ggufpack.batch.names import check_pattern
+from ggufpack.checkpoint.adapter_sources import parse_adapter
 from ggufpack.errors import GgufpackError, UsageError
 from ggufpack.proofs import VERIFY_LEVELS
 from ggufpack.quantize.types import parse_file_types
@@ -120,7 +121,10 @@ def _folder(source: Source, value: Any) -> Path:
 
 
 def _existing(source: Source, value: Any) -> Path:
-    path = _folder(source, value)
+    return _require(_folder(source, value))
+
+
+def _require(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"{path} does not exist.", action="Paths are relative to the manifest's folder.")
     return path
@@ -163,18 +167,10 @@ def _word(value: Any) -> str:
 
 
 def _adapters(source: Source, value: Any) -> tuple[AdapterSpec, ...]:
-    return tuple(_adapter(source, word) for word in _texts(source, value))
-
-
-def _adapter(source: Source, word: str) -> AdapterSpec:
-    """``DIR`` or ``DIR=WEIGHT``; a folder's own name may have an equals sign."""
-    head, separator, tail = word.rpartition("=")
-    if separator and not source.resolve(word).exists():
-        try:
-            return AdapterSpec(_existing(source, head), float(tail))
-        except ValueError as error:
-            raise UsageError(f"{tail!r} is no weight.", action="Give DIR=NUMBER.") from error
-    return AdapterSpec(_existing(source, word))
+    found = tuple(parse_adapter(word, source.resolve) for word in _texts(source, value))
+    for adapter in found:
+        _require(adapter.folder)
+    return found
 
 
 def _ids(source: Source, value: Any) -> frozenset[str]:

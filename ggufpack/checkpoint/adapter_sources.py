@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,30 @@ def find_sources(checkpoint: Path, base: Path | None, adapters: Sequence[Adapter
             make_finding("GP126", f"The base model is {base}, as {path} names it.", path=path, key=key)
         )
     return Sources(base, all_adapters, tuple(findings))
+
+
+def parse_adapter(word: str, resolve: Callable[[str], Path] = Path) -> AdapterSpec:
+    """``DIR`` or ``DIR=WEIGHT``; a folder whose own name has an equals sign comes first.
+
+    Args:
+        word: as a user wrote it.
+        resolve: makes a path of ``DIR``.
+
+    Raises:
+        UsageError: a weight that is no finite number.
+    """
+    folder, separator, number = word.rpartition("=")
+    if not separator or resolve(word).is_dir():
+        return AdapterSpec(resolve(word))
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight) or not folder:
+        raise UsageError(
+            f"The adapter {word}: {number!r} is no weight.", action="Write DIR=0.5.", key="adapter"
+        )
+    return AdapterSpec(resolve(folder), weight)
 
 
 def _located(spec: AdapterSpec) -> AdapterSpec:

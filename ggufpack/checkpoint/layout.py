@@ -80,6 +80,11 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and ((folder / INDEX).is_file() or bool(weight_files(folder)))
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether an adapter lies in the folder, and no full model beside it (finding GP102)."""
+    return has_adapter(folder) and not is_checkpoint(folder)
+
+
 def checkpoints_inside(folder: Path) -> list[Path]:
     """Full models directly inside a folder, or in its ``snapshots``, in the order of their steps."""
     parents = [folder, folder / "snapshots"]

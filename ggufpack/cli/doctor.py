@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.cli.options import ADAPTER_OPTIONS, with_options
 from ggufpack.report.words import counted
 from ggufpack.spec import Event, FindingRaised, Note
 
@@ -29,6 +31,7 @@ _HEADS = {"error": "errors", "warning": "warnings", "info": "remarks", "unchecke
 
 @click.command(cls=ReportingCommand)
 @click.argument("target", metavar="PATH|MODEL")
+@with_options(ADAPTER_OPTIONS)
 @click.option("--host", metavar="URL", help="Ollama server.  [default for a MODEL: OLLAMA_HOST]")
 @click.option(
     "--deep",
@@ -36,11 +39,14 @@ _HEADS = {"error": "errors", "warning": "warnings", "info": "remarks", "unchecke
     help="Read all weights too (NaN, infinity, digests), and dry-run the converter on a checkpoint.",
 )
 @json_option
-def doctor(target: str, host: str | None, deep: bool, as_json: bool) -> None:
+def doctor(
+    target: str, base: Path | None, adapters: tuple[str, ...], host: str | None, deep: bool, as_json: bool
+) -> None:
     """Say all that is wrong with a checkpoint, a GGUF, a Modelfile, a package or a registered MODEL.
 
     Exit 0 when no finding is an error; else 3 (checkpoint, GGUF), 5 (chat template, Modelfile) or 6 (server).
     """
+    from ggufpack.checkpoint.adapter_sources import parse_adapter
     from ggufpack.cli.progress import progress_view
     from ggufpack.doctor import examine
 
@@ -51,7 +57,14 @@ def doctor(target: str, host: str | None, deep: bool, as_json: bool) -> None:
             if not isinstance(event, (FindingRaised, Note)):
                 view(event)
 
-        found = examine(target, host=host, deep=deep, on_event=show)
+        found = examine(
+            target,
+            base=base,
+            adapters=tuple(map(parse_adapter, adapters)),
+            host=host,
+            deep=deep,
+            on_event=show,
+        )
     if as_json:
         click.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from ggufpack.spec import AdapterSpec, BuildSpec
+    from ggufpack.spec import BuildSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,13 +28,14 @@ FIDELITY_OPTIONS = (
         help="Where fidelity runs the trained model.",
     ),
 )
+base_option = click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Base model of CHECKPOINT, when that is a PEFT adapter.  [default: the folder that it names]",
+)
 ADAPTER_OPTIONS = (
-    click.option(
-        "--base",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Base model of CHECKPOINT, when that is a PEFT adapter.  [default: the folder that it names]",
-    ),
+    base_option,
     click.option(
         "--adapter",
         "adapters",
@@ -158,6 +158,7 @@ def make_spec(**values: Any) -> BuildSpec:
     Raises:
         UsageError: a type or parameter that cannot be meant.
     """
+    from ggufpack.checkpoint.adapter_sources import parse_adapter
     from ggufpack.quantize.types import parse_file_types
     from ggufpack.spec import BuildSpec
 
@@ -166,28 +167,11 @@ def make_spec(**values: Any) -> BuildSpec:
         quantizations=parse_file_types(values.pop("quantization")),
         parameters=_parameters(values.pop("parameters")),
         allow=frozenset(word.upper() for word in values.pop("allow")),
-        adapters=tuple(adapter_of(word) for word in values.pop("adapters")),
+        adapters=tuple(parse_adapter(word) for word in values.pop("adapters")),
         register=register is not False,
         require_server=register is True,
         **values,
     )
-
-
-def adapter_of(word: str) -> AdapterSpec:
-    """``DIR`` or ``DIR=WEIGHT``; a folder of the whole name comes first."""
-    from ggufpack.errors import UsageError
-    from ggufpack.spec import AdapterSpec
-
-    folder, separator, number = word.rpartition("=")
-    if not separator or Path(word).is_dir():
-        return AdapterSpec(Path(word))
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not math.isfinite(weight) or not folder:
-        raise UsageError(f"--adapter {word}: {number!r} is no weight.", action="Write DIR=0.5.", key=word)
-    return AdapterSpec(Path(folder), weight)
 
 
 def _parameters(words: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.cli.options import base_option
 from ggufpack.errors import ChatTemplateError, UsageError
 
 if TYPE_CHECKING:
     from ggufpack.chat_template.page import TemplatePage
     from ggufpack.chat_template.render import ChatTemplate
+    from ggufpack.checkpoint import Checkpoint
 
 _LIKE_SPECIAL = r"<[|｜][^<>\s]+[|｜]>|</?s>|<(?:end|start)_of_turn>|\[/?[A-Z_]+\]"
 
 
 @click.command(cls=ReportingCommand)
 @click.argument("source", metavar="CHECKPOINT|FILE.jinja", type=click.Path(exists=True, path_type=Path))
+@base_option
 @click.option("--bos", metavar="TOKEN", help="bos_token of a template file.")
 @click.option("--eos", metavar="TOKEN", help="eos_token of a template file.")
 @click.option(
@@ -29,13 +32,18 @@ _LIKE_SPECIAL = r"<[|｜][^<>\s]+[|｜]>|</?s>|<(?:end|start)_of_turn>|\[/?[A-Z_
 )
 @json_option
 def template(
-    source: Path, bos: str | None, eos: str | None, target: Literal["go", "native"] | None, as_json: bool
+    source: Path,
+    base: Path | None,
+    bos: str | None,
+    eos: str | None,
+    target: Literal["go", "native"] | None,
+    as_json: bool,
 ) -> None:
     """Print the TEMPLATE that would be written; its proof and what it refuses go to stderr."""
     from ggufpack.chat_template.learned import LearnedEngine
     from ggufpack.chat_template.page import template_page
 
-    chat_template, special_texts, eos_texts = _opened(source, bos, eos)
+    chat_template, special_texts, eos_texts = _opened(source, base, bos, eos)
     page = template_page(
         chat_template, LearnedEngine(), special_texts=special_texts, eos_texts=eos_texts, target=target
     )
@@ -48,28 +56,19 @@ def template(
 
 
 def _opened(
-    source: Path, bos: str | None, eos: str | None
+    source: Path, base: Path | None, bos: str | None, eos: str | None
 ) -> tuple[ChatTemplate, tuple[str, ...], tuple[str, ...]]:
     """The template, the tokenizer's special texts, and those that end a text."""
     import re
 
     from ggufpack.chat_template.render import ChatTemplate
-    from ggufpack.checkpoint import open_checkpoint
+    from ggufpack.checkpoint.adapted import open_model
 
     if source.is_dir():
-        checkpoint = open_checkpoint(source)
-        own = checkpoint.chat_template
-        if own is None:
-            raise ChatTemplateError(f"{source} has no chat template.", path=source)
-        tokens = {
-            **checkpoint.tokenizer.special,
-            **({"bos_token": bos} if bos else {}),
-            **({"eos_token": eos} if eos else {}),
-        }
-        ids = checkpoint.generation.eos_token_ids
-        ends = [eos or checkpoint.tokenizer.eos, *map(checkpoint.tokenizer.text, ids)]
-        made = ChatTemplate(own.text, special_tokens=tokens, origin=own.origin, named=own.named)
-        return made, checkpoint.special_texts, tuple(dict.fromkeys(text for text in ends if text))
+        with open_model(source, base) as checkpoint:
+            return _of_checkpoint(source, checkpoint, bos, eos)
+    if base is not None:
+        raise UsageError(f"{source} is a template, so it has no base model.", path=source, key="base")
     try:
         text = source.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -79,6 +78,25 @@ def _opened(
     looks = re.findall(_LIKE_SPECIAL, text)
     given = [token for token in (bos, eos) if token]
     return made, tuple(dict.fromkeys([*given, *looks])), (eos,) if eos else ()
+
+
+def _of_checkpoint(
+    source: Path, checkpoint: Checkpoint, bos: str | None, eos: str | None
+) -> tuple[ChatTemplate, tuple[str, ...], tuple[str, ...]]:
+    from ggufpack.chat_template.render import ChatTemplate
+
+    own = checkpoint.chat_template
+    if own is None:
+        raise ChatTemplateError(f"{source} has no chat template.", path=source)
+    tokens = {
+        **checkpoint.tokenizer.special,
+        **({"bos_token": bos} if bos else {}),
+        **({"eos_token": eos} if eos else {}),
+    }
+    ids = checkpoint.generation.eos_token_ids
+    ends = [eos or checkpoint.tokenizer.eos, *map(checkpoint.tokenizer.text, ids)]
+    made = ChatTemplate(own.text, special_tokens=tokens, origin=own.origin, named=own.named)
+    return made, checkpoint.special_texts, tuple(dict.fromkeys(text for text in ends if text))
 
 
 def _print(page: TemplatePage) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, report_error
-from ggufpack.cli.options import ADAPTER_OPTIONS, FIDELITY_OPTIONS, adapter_of, with_options
+from ggufpack.cli.options import ADAPTER_OPTIONS, FIDELITY_OPTIONS, with_options
 from ggufpack.cli.proof import proof
 
 
@@ -47,13 +47,14 @@ def verify(
 
     MODEL is a GGUF file, a package folder, or the name of a model on the Ollama server.
     """
+    from ggufpack.checkpoint.adapter_sources import parse_adapter
     from ggufpack.cli.progress import progress_view
     from ggufpack.recheck import verify as run
 
     with progress_view(quiet=quiet) as view:
         result = run(
             allow=tuple(word.upper() for word in allow),
-            adapters=tuple(map(adapter_of, adapters)),
+            adapters=tuple(map(parse_adapter, adapters)),
             on_event=view,
             **values,
         )

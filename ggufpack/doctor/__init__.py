@@ -5,12 +5,14 @@ Nothing is changed, run or loaded into an engine. What was not looked at is said
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ggufpack.doctor.examination import Examination, Kind, Log, NotChecked, Status
 from ggufpack.doctor.findings import FINDING_KINDS, make_finding
+from ggufpack.errors import UsageError
 from ggufpack.package_folder import RECORD_NAME
-from ggufpack.spec import EventHandler, ignore_event
+from ggufpack.spec import AdapterSpec, BuildSpec, EventHandler, ignore_event
 
 __all__ = ["FINDING_KINDS", "Examination", "Kind", "NotChecked", "Status", "examine"]
 
@@ -23,6 +25,8 @@ _PARTS = frozenset({".safetensors", ".json", ".bin", ".jinja", ".model"})
 def examine(
     target: str | Path,
     *,
+    base: Path | None = None,
+    adapters: Sequence[AdapterSpec] = (),
     host: str | None = None,
     deep: bool = False,
     on_event: EventHandler = ignore_event,
@@ -32,17 +36,24 @@ def examine(
     Args:
         target: a checkpoint folder, a package folder, a GGUF file, a Modelfile, or, when there is no
             such path, the name of a model on an Ollama server.
+        base, adapters: see ``build``; for a checkpoint or an adapter's folder only.
         host: the server: for a model ``None`` follows ``OLLAMA_HOST``; for the others it is asked for
             its version and for a model that FROM names only when it is given here.
         deep: read all weights, compute digests, and dry-run the converter.
         on_event: gets a ``Note`` for each check, progress, and the findings as they come.
 
     Raises:
-        UsageError: there is no such path, and it cannot be a model's name.
+        UsageError: there is no such path, and it cannot be a model's name; or ``base`` or ``adapters``
+            for something that has none.
     """
     log = Log(deep=deep, on_event=on_event)
     path = Path(target)
     kind = _kind(path)
+    if kind != "checkpoint" and (base is not None or adapters):
+        raise UsageError(
+            f"{target} is a {kind}, which is looked at as it is: no base model, no adapters.",
+            action="Leave out --base and --adapter.",
+        )
     if kind == "model":
         from ggufpack.doctor.server import check_model, check_name
 
@@ -59,7 +70,7 @@ def examine(
     elif kind == "modelfile":
         _modelfile(log, path, host)
     else:
-        _checkpoint(log, path, host)
+        _checkpoint(log, path, base, adapters, host)
     return log.finish(kind, str(target))
 
 
@@ -74,7 +85,10 @@ def _modelfile(log: Log, path: Path, host: str | None) -> None:
     check_modelfile(log, path, lambda name: model_exists(host, name))
 
 
-def _checkpoint(log: Log, path: Path, host: str | None) -> None:
+def _checkpoint(
+    log: Log, path: Path, base: Path | None, adapters: Sequence[AdapterSpec], host: str | None
+) -> None:
+    from ggufpack.doctor.adapted import check_adapted, is_adapted
     from ggufpack.doctor.checkpoint import check_checkpoint
 
     def version() -> tuple[int, int, int] | None:
@@ -100,7 +114,10 @@ def _checkpoint(log: Log, path: Path, host: str | None) -> None:
         )
         log.skip("everything", "doctor looks at folders, GGUF files and Modelfiles")
         return
-    check_checkpoint(log, path, version)
+    if is_adapted(path, base, adapters):
+        check_adapted(log, BuildSpec(path, base=base, adapters=tuple(adapters)), version)
+    else:
+        check_checkpoint(log, path, version)
 
 
 def _kind(path: Path) -> Kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +111,26 @@ def check_checkpoint(log: Log, path: Path, server_version: Callable[[], tuple[in
     if checkpoint is None:
         log.skip_all((PROMPT, MODELFILE), f"{parts.unread()} cannot be read")
     else:
-        with log.check(PROMPT):
-            prompt = prepare_prompt(checkpoint, "auto", server_version())
-            log.add(prompt.findings)
-        if prompt is None:
-            log.skip(MODELFILE, "the chat template cannot be carried over")
-        else:
-            with log.check(MODELFILE):
-                _check_modelfile(log, checkpoint, prompt)
-    _check_deep(log, parts)
-    _tell_facts(log, parts, prompt)
+        prompt = check_prompt(log, checkpoint, server_version)
+    check_deep(log, parts.tensors, BuildSpec(parts.folder))
+    log.facts["folder"] = str(parts.folder)
+    tell_facts(log, parts.config, parts.tensors, parts.chat_template, prompt)
+
+
+def check_prompt(
+    log: Log, checkpoint: Checkpoint, server_version: Callable[[], tuple[int, int, int] | None]
+) -> Prompt | None:
+    """Whether the chat template can be carried over, and the Modelfile that it gives."""
+    prompt = None
+    with log.check(PROMPT):
+        prompt = prepare_prompt(checkpoint, "auto", server_version())
+        log.add(prompt.findings)
+    if prompt is None:
+        log.skip(MODELFILE, "the chat template cannot be carried over")
+    else:
+        with log.check(MODELFILE):
+            _check_modelfile(log, checkpoint, prompt)
+    return prompt
 
 
 def _locate(log: Log, path: Path) -> _Parts | None:
@@ -223,37 +233,44 @@ def _check_modelfile(log: Log, checkpoint: Checkpoint, prompt: Prompt) -> None:
     log.facts["parameters"] = [list(pair) for pair in modelfile.parameters]
 
 
-def _check_deep(log: Log, parts: _Parts) -> None:
+def check_deep(log: Log, tensors: TensorTable | None, spec: BuildSpec) -> None:
+    """Every weight of ``tensors``, and a dry run of the converter as a build of ``spec`` would have it."""
     if not log.deep:
         log.skip(WEIGHTS, DEEP)
         log.skip(CONVERTER, "it loads the converter for a dry run: pass --deep")
         return
-    if parts.tensors is None:
+    if tensors is None:
         log.skip_all((WEIGHTS, CONVERTER), "the weights cannot be read")
         return
     from ggufpack.doctor.weights import check_checkpoint_weights
 
     with log.check(WEIGHTS), log.reading("the weights"):
-        check_checkpoint_weights(log, parts.tensors)
+        check_checkpoint_weights(log, tensors)
     if any(finding.severity is Severity.ERROR for finding in log.findings):
         log.skip(CONVERTER, "errors that were found would stop it")
         return
     from ggufpack.pipeline import plan
 
     with log.check(CONVERTER):
-        log.add(plan(BuildSpec(parts.folder, name="doctor", register=False)).findings)
+        log.add(plan(replace(spec, name="doctor", register=False)).findings)
 
 
-def _tell_facts(log: Log, parts: _Parts, prompt: Prompt | None) -> None:
-    log.facts["folder"] = str(parts.folder)
-    if parts.config is not None:
-        log.facts["architecture"] = parts.config.architecture
-        log.facts["context_length"] = parts.config.context_length
-    if parts.tensors is not None:
-        log.facts["parameters_count"] = parts.tensors.parameters
-        log.facts["dtypes"] = dict(parts.tensors.dtypes)
-    if parts.chat_template is not None:
-        log.facts["chat_template"] = str(parts.chat_template.origin)
+def tell_facts(
+    log: Log,
+    config: ModelConfig | None,
+    tensors: TensorTable | None,
+    chat_template: ChatTemplate | None,
+    prompt: Prompt | None,
+) -> None:
+    """What was read, for those who want it whole."""
+    if config is not None:
+        log.facts["architecture"] = config.architecture
+        log.facts["context_length"] = config.context_length
+    if tensors is not None:
+        log.facts["parameters_count"] = tensors.parameters
+        log.facts["dtypes"] = dict(tensors.dtypes)
+    if chat_template is not None:
+        log.facts["chat_template"] = str(chat_template.origin)
     if prompt is not None:
         log.facts["strategy"] = prompt.plan.strategy
         log.facts["stops"] = list(prompt.stops)

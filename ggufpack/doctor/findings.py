@@ -29,6 +29,7 @@ FINDING_KINDS: Mapping[str, FindingKind] = MappingProxyType(
         "GP152": FindingKind(_ERROR, "the weights are in a form that must be merged or dequantised first"),
         "GP153": FindingKind(_ERROR, "the converter refuses the checkpoint"),
         "GP154": FindingKind(_ERROR, "the file is nothing that doctor knows"),
+        "GP155": FindingKind(_ERROR, "an adapter cannot be merged into its base model"),
         "GP160": FindingKind(_ERROR, "the record of a package cannot be read"),
         "GP161": FindingKind(_ERROR, "a file of the package is missing"),
         "GP162": FindingKind(_ERROR, "a file of the package is not the one that was recorded"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ggufpack.errors import (
+    AdapterError,
     ChatTemplateError,
     CheckpointFileError,
     CheckpointLayoutError,
@@ -18,6 +19,7 @@ from ggufpack.spec import Finding, Severity
 
 # the first class that an error is one of; errors that carry an id of their own keep it
 _OF_ERRORS: tuple[tuple[type[GgufpackError], str], ...] = (
+    (AdapterError, "GP155"),
     (CheckpointLayoutError, "GP150"),
     (CheckpointFileError, "GP151"),
     (TensorFileError, "GP260"),

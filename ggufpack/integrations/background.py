@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.batch.items import Outcome, OutcomeStatus
+from ggufpack.checkpoint.layout import is_adapter
 from ggufpack.child import KILL_SECONDS, Child, usable_cpus
 from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError, WorkerError
 from ggufpack.integrations.bases import base_folder
-from ggufpack.integrations.snapshots import Snapshot, has_tokenizer, is_adapter, take_snapshot
+from ggufpack.integrations.snapshots import Snapshot, has_tokenizer, take_snapshot
 from ggufpack.integrations.tasks import Tasks, WhenBusy
 from ggufpack.pipeline import DEFAULT_OUTPUT, build
 from ggufpack.quantize.types import parse_file_types

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, is_training_state, weight_files
+from ggufpack.checkpoint.layout import ADAPTER_WEIGHTS, INDEX, has_adapter, is_training_state, weight_files
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 
 # transformers leaves folders that begin with _ out of what it pushes to a hub (Trainer._push_from_checkpoint)
@@ -103,7 +103,11 @@ def require_weights(save: Path) -> None:
     """Raises ``CheckpointLayoutError``, with the reason, when there is nothing to package in a save."""
     if not save.is_dir():
         raise CheckpointLayoutError(f"{save} does not exist: the trainer saved elsewhere.", path=save)
-    if (save / INDEX).is_file() or weight_files(save) or is_adapter(save):
+    if (
+        (save / INDEX).is_file()
+        or weight_files(save)
+        or (has_adapter(save) and (save / ADAPTER_WEIGHTS).is_file())
+    ):
         return
     names = sorted(entry.name for entry in save.iterdir())
     if any(name.startswith("pytorch_model_fsdp") for name in names):
@@ -119,12 +123,6 @@ def require_weights(save: Path) -> None:
         problem = "has no weights"
         action = "Package the folder that save_pretrained writes."
     raise CheckpointLayoutError(f"{save} is not packaged: it {problem}.", action=action, path=save)
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter and no whole model."""
-    has_adapter = (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file()
-    return has_adapter and not (folder / INDEX).is_file() and not weight_files(folder)
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -84,6 +84,8 @@ def test_both_forms_say_the_same(folder: Path, text: str, suffix: str) -> None:
         ("items:\n- checkpoint: out\n  quantization: Q9", 3, "'Q9' is no quantisation type"),
         ("items:\n- checkpoint: out\n  imatrix: no.dat", 3, "no.dat does not exist"),
         ("items:\n- checkpoint: out\n  adapter: out=much", 3, "'much' is no weight"),
+        ("items:\n- checkpoint: out\n  adapter: out=nan", 3, "'nan' is no weight"),
+        ("items:\n- checkpoint: out\n  adapter: none=0.5", 3, "none does not exist"),
         ("items:\n- checkpoint: out\n- name: x", 3, "An item has no checkpoint"),
         ("items:\n- checkpoint: no/*", 2, "nothing matches no/*"),
         ("items:\n- checkpoint: nowhere", 2, "there is no nowhere"),

@@ -10,11 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from ggufpack.checkpoint.adapter_sources import parse_adapter
 from ggufpack.cli.common import ReportingCommand
 from ggufpack.cli.main import main
 from ggufpack.cli.options import build_options, make_spec
 from ggufpack.errors import UsageError
-from ggufpack.spec import BuildSpec
+from ggufpack.spec import AdapterSpec, BuildSpec
 
 
 def spec_of(*words: str) -> BuildSpec:
@@ -70,6 +71,18 @@ def test_register_that_is_said_needs_a_server() -> None:
 def test_a_parameter_without_a_value(word: str) -> None:
     with pytest.raises(UsageError, match="KEY=VALUE"):
         make_spec(checkpoint=Path("c"), quantization="F16", parameters=(word,), allow=(), register=None)
+
+
+@pytest.mark.parametrize("word", ["a=much", "a=inf", "a=nan", "a=", "=0.5"])
+def test_an_adapter_with_a_weight_that_is_none(word: str) -> None:
+    with pytest.raises(UsageError, match="is no weight"):
+        parse_adapter(word)
+
+
+def test_an_adapter_whose_name_has_an_equals_sign(tmp_path: Path) -> None:
+    (tmp_path / "lr=0.1").mkdir()
+    spec = spec_of("folder", "--adapter", f"{tmp_path}/lr=0.1", "--adapter", f"{tmp_path}/lr=0.1=-2")
+    assert spec.adapters == (AdapterSpec(tmp_path / "lr=0.1"), AdapterSpec(tmp_path / "lr=0.1", -2.0))
 
 
 def test_the_help_lists_what_the_design_promises() -> None:

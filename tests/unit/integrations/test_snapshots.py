@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ggufpack.checkpoint.layout import is_adapter
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 from ggufpack.integrations.snapshots import (
     PREFIX,
-    is_adapter,
     new_snapshot,
     remove_stale,
     require_weights,
@@ -120,6 +120,7 @@ def test_an_adapter_is_one_only_without_a_model(tmp_path: Path) -> None:
     assert is_adapter(tmp_path)
     require_weights(tmp_path)
     (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").touch()
     assert not is_adapter(tmp_path)
 
 
