@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.checkpoint import open_checkpoint
+from ggufpack.checkpoint.adapted import open_model
 from ggufpack.checkpoint.tensors import TensorTable
 from ggufpack.convert.job import memory_needed
 from ggufpack.errors import ConversionError, DiskSpaceError
@@ -40,10 +40,9 @@ def needs_of(spec: BuildSpec) -> Needs:
     """
     folder = target_of(spec).folder
     existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    model = spec.base if spec.base is not None else spec.checkpoint
-    checkpoint = open_checkpoint(model)
-    disk = sum(file_size(checkpoint.tensors, quantization) for quantization in spec.quantizations)
-    return Needs(memory_needed(checkpoint, spec.threads) + BUILDER_BYTES, disk, existing)
+    with open_model(spec.checkpoint, spec.base, spec.adapters) as checkpoint:
+        disk = sum(file_size(checkpoint.tensors, quantization) for quantization in spec.quantizations)
+        return Needs(memory_needed(checkpoint, spec.threads) + BUILDER_BYTES, disk, existing)
 
 
 def _bits(kind: TensorType) -> float:

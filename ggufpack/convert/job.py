@@ -15,6 +15,7 @@ from ggufpack.convert.size import AHEAD_BYTES, CHUNK_WEIGHTS
 
 # measured: numpy, torch (with its CUDA libraries) and transformers imported
 WORKER_BASE_BYTES = 600_000_000
+MERGED_FLOATS = 3  # per weight of a tensor that is merged: base, product, and what is made of them
 # measured with 49,000 to 152,000 tokens: the file as Python objects, and as a tokenizer
 BYTES_PER_TOKENIZER_BYTE = 45
 _FLOAT_DTYPES = frozenset({"F32", "F16", "BF16", "F64"})
@@ -67,10 +68,20 @@ def memory_needed(checkpoint: Checkpoint, threads: int | None) -> int:
 
     Imports, the vocabulary, ``AHEAD_BYTES`` of encoded blocks, and for each thread three chunks of
     source values (at most float32): one in work and two that wait. A tensor that is computed and
-    not only moved comes on top, in float32, one at a time (``convert.recipes``).
+    not only moved comes on top, in float32, one at a time (``convert.recipes``); so does the largest
+    tensor that adapters change.
     """
     tokenizer = checkpoint.folder / "tokenizer.json"
-    return worker_memory(tokenizer.stat().st_size if tokenizer.is_file() else 0, threads or usable_cpus())
+    size = tokenizer.stat().st_size if tokenizer.is_file() else 0
+    return worker_memory(size, threads or usable_cpus()) + _merge_memory(checkpoint)
+
+
+def _merge_memory(checkpoint: Checkpoint) -> int:
+    """Of the largest merged tensor: computed whole (``convert.lora``)."""
+    if checkpoint.adaptation is None:
+        return 0
+    changed = (checkpoint.tensors[name].elements for name in checkpoint.adaptation.merge.changes)
+    return max(changed, default=0) * MERGED_FLOATS * 4
 
 
 def worker_memory(tokenizer_bytes: int, threads: int) -> int:

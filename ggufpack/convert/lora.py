@@ -152,14 +152,16 @@ def _merged(
 
 
 def _with_product(weight: torch.Tensor, change: AddProduct, files: _Files) -> torch.Tensor:
-    delta = files.values(change.b).float() @ files.values(change.a).float()
-    delta = (delta.T if change.transposed else delta) * change.scale
+    """In the product's own memory: a tensor of float32 may take gigabytes."""
+    product = files.values(change.b).float() @ files.values(change.a).float()
+    # in the order of the weight's memory: sums (of the norm) are rounded in the order of memory
+    merged = (product.T.contiguous() if change.transposed else product).mul_(change.scale).add_(weight)
     if change.magnitude is None:
-        return weight + delta
+        return merged
     # the norm of each output's weights, with W as [outputs, inputs]
-    rows = (weight.T + delta.T) if change.transposed else weight + delta
+    rows = merged.T if change.transposed else merged
     factor = files.values(change.magnitude).float() / torch.linalg.norm(rows, dim=1)
-    return (factor.view(1, -1) if change.transposed else factor.view(-1, 1)) * (weight + delta)
+    return merged.mul_(factor.view(1, -1) if change.transposed else factor.view(-1, 1))
 
 
 def _values(tensor: Any) -> torch.Tensor:

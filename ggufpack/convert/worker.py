@@ -134,6 +134,10 @@ def _begin_before_vocabulary(model: Any, sink: TensorSink, cache: TensorCache | 
 
 def peak_rss() -> int:
     """Bytes of this process's largest resident set so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss counts what the parent had before the exec
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -22,6 +22,8 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 
 from ggufpack import child, vendoring
+from ggufpack.checkpoint.adapted import open_model
+from ggufpack.convert.job import memory_needed
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import (
@@ -36,6 +38,7 @@ from ggufpack.errors import (
 )
 from tests.support.checkpoints import link_checkpoint
 from tests.support.tensor_files import SINGLE, StoredTensor, read_tensors, shard, store_value, write_tensors
+from tests.unit.checkpoint.adapters import make_adapter
 
 TinyModel = Callable[[str], Path]
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -567,6 +570,26 @@ def test_memory_does_not_grow_with_the_model(worker: Worker, small: Path, out: P
         made.files[0].path.unlink()
     assert sizes[1] > sizes[0] + 750_000_000
     assert peaks[1] - peaks[0] < 200_000_000
+
+
+def test_merging_takes_no_more_memory_than_estimated(small: Path, out: Path, tmp_path: Path) -> None:
+    change_json(small / "config.json", lambda config: config.update(num_hidden_layers=1))
+    width = 1 << 18
+    widen_feed_forward(small, width)
+    adapter, module = tmp_path / "lora", "base_model.model.model.layers.0.mlp.up_proj"
+    config = {"target_modules": ["up_proj"], "use_dora": True}
+    make_adapter(adapter, config=config)
+    parts = {".lora_A.weight": (2, 256), ".lora_B.weight": (width, 2), ".lora_magnitude_vector": (width,)}
+    factors = {
+        f"{module}{end}": StoredTensor("F32", np.full(shape, 0.5, np.float32)) for end, shape in parts.items()
+    }
+    write_tensors(adapter / "adapter_model.safetensors", factors)
+    with Worker(vendoring.require()) as worker, open_model(adapter, small) as model:
+        assert model.adaptation is not None
+        merge = model.adaptation.merge.to_json()
+        made = convert(worker, model.folder, out, "Q8_0", merge=merge)
+        assert made.peak_rss < memory_needed(model, threads=2)
+        assert made.peak_rss > 600_000_000 + 2 * 4 * 256 * width  # it was merged, in float32
 
 
 def widen_feed_forward(checkpoint: Path, width: int) -> None:
