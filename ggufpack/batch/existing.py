@@ -70,12 +70,14 @@ def is_whole(folder: Path, outputs: Mapping[str, str]) -> bool:
 def is_registered(server: OllamaServer | None, target: Target, result: Mapping[str, Any]) -> bool:
     """Whether the names that a build registered still stand for its files.
 
+    What was built when no server answered is not finished once one does.
+
     Raises:
         ServerUnreachableError: there are such names, and no server answers.
     """
     registered = set(result["registered"])
     if not registered:
-        return True
+        return server is None
     if server is None:
         raise ServerUnreachableError(
             f"{target.name} was registered, and no Ollama server answers to say whether it still is.",

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ggufpack.report.words import counted
 from ggufpack.spec import Event, FindingRaised, Note, Progress, Severity, StageFinished, StageStarted
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class BatchLines(BatchView):
     def planned(self, plan: BatchPlan) -> None:
         """Say what is left out."""
         super().planned(plan)
-        self._console.print(f"{len(plan.items)} items", markup=False)
+        self._console.print(counted(len(plan.items), "item"), markup=False)
         for one in plan.left_out:
             self._console.print(f"left out: {one.folder}: {one.reason}", style="dim", markup=False)
 
