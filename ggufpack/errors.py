@@ -27,7 +27,8 @@ GgufpackError                         exit 1
 │   ├── ServerVersionError
 │   ├── ModelExistsError
 │   ├── ServerDiskFullError
-│   └── ServerResponseError
+│   ├── ServerResponseError
+│   └── HubError                               the Hugging Face Hub
 └── VerificationError                 exit 7   the package exists and is not what was trained
 
 KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
@@ -205,6 +206,10 @@ class ServerDiskFullError(RegistryError):
 
 class ServerResponseError(RegistryError):
     """The server answered with an error or with something unexpected."""
+
+
+class HubError(RegistryError):
+    """The Hugging Face Hub refused or failed, or there is no token for it."""
 
 
 class VerificationError(GgufpackError):

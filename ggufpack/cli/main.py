@@ -12,6 +12,7 @@ from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
 from ggufpack.cli.plan import plan
+from ggufpack.cli.publish import publish
 from ggufpack.cli.report import report
 from ggufpack.cli.template import template
 from ggufpack.cli.vendor import vendor
@@ -29,5 +30,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, batch, plan, template, verify, report, doctor, demo, cache, vendor):
+for command in (build, batch, plan, template, verify, report, publish, doctor, demo, cache, vendor):
     main.add_command(command)

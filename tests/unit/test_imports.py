@@ -43,6 +43,7 @@ ORDER = (
     "batch",
     "integrations",
     "doctor",
+    "publishing",
     "demo",
     "cli",
     "__main__",
