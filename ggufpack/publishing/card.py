@@ -16,6 +16,7 @@ import jinja2
 import jinja2.sandbox
 import yaml
 
+from ggufpack.errors import UsageError
 from ggufpack.proofs import Fidelity
 from ggufpack.report import words
 from ggufpack.report.reading import typed
@@ -23,12 +24,14 @@ from ggufpack.report.view import make_view
 from ggufpack.resources import data_folder
 
 CARD_NAME = "README.md"
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*\Z")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beside the record.
+    """What a card says beside the record. What could end the front matter is no licence and no model.
 
     Attributes:
         repo: ``USER/REPO``.
@@ -41,6 +44,19 @@ class CardFacts:
     license: str | None = None
     base_models: tuple[str, ...] = ()
     template: bool = True
+
+    def __post_init__(self) -> None:
+        if self.license is not None and not _LICENSE.match(self.license):
+            raise UsageError(
+                f"{self.license!r} is no licence of the Hub.",
+                action="Give its id there: apache-2.0, mit, llama3.2, other …",
+                key="license",
+            )
+        for model in self.base_models:
+            if not _MODEL.match(model):
+                raise UsageError(
+                    f"{model!r} is no model on the Hub.", action="Write USER/REPO.", key="base_model"
+                )
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def make_contents(
 
     Raises:
         ModelfileError: the Modelfiles cannot be one repository's.
-        UsageError: a parameter that Ollama would refuse.
+        UsageError: a parameter that Ollama would refuse; no licence or no model of the Hub.
     """
     modelfile = shared_modelfile(package.modelfiles)
     result = package.record.result
