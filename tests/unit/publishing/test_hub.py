@@ -219,7 +219,7 @@ def test_no_token(hub: HubState, publish: Publish, monkeypatch: pytest.MonkeyPat
 def test_a_file_that_changes_while_it_is_sent_is_not_committed(hub: HubState, tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"new")
     old = hashlib.sha256(b"old").hexdigest()
-    with pytest.raises(HubError, match="x.gguf was changed while it was uploaded"):
+    with pytest.raises(HubError, match=r"x\.gguf was changed while it was uploaded"):
         upload("anna/x", [RepoFile("x.gguf", tmp_path / "x.gguf", old)], "m")
     assert set(hub.repositories["anna/x"].files) == {".gitattributes"}
 
