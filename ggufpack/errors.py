@@ -28,7 +28,8 @@ GgufpackError                         exit 1
 │   ├── ModelExistsError
 │   ├── ServerDiskFullError
 │   ├── ServerResponseError
-│   └── HubError                               the Hugging Face Hub
+│   ├── HubError                               the Hugging Face Hub
+│   └── TrackerError                           SwanLab, Weights & Biases
 └── VerificationError                 exit 7   the package exists and is not what was trained
 
 KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
@@ -210,6 +211,10 @@ class ServerResponseError(RegistryError):
 
 class HubError(RegistryError):
     """The Hugging Face Hub refused or failed, or there is no token for it."""
+
+
+class TrackerError(RegistryError):
+    """An experiment tracker refused or failed."""
 
 
 class VerificationError(GgufpackError):

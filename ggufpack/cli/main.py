@@ -15,6 +15,7 @@ from ggufpack.cli.plan import plan
 from ggufpack.cli.publish import publish
 from ggufpack.cli.report import report
 from ggufpack.cli.template import template
+from ggufpack.cli.track import track
 from ggufpack.cli.vendor import vendor
 from ggufpack.cli.verify import verify
 
@@ -30,5 +31,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, batch, plan, template, verify, report, publish, doctor, demo, cache, vendor):
+for command in (build, batch, plan, template, verify, report, publish, track, doctor, demo, cache, vendor):
     main.add_command(command)
