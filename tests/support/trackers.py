@@ -99,12 +99,13 @@ def _read_wandb(folder: Path) -> dict[str, Any]:
             found |= {"project": record.run.project, "name": record.run.display_name}
             found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         for item in record.summary.update:
-            key = item.key or "/".join(item.nested_key)
-            found["figures"][key] = json.loads(item.value_json)
-    report = found["figures"].pop("report", None)
-    if report is not None:
-        found["report"] = (folder / "files" / report["path"]).read_text(encoding="utf-8")
-    found["figures"] = {key: value for key, value in found["figures"].items() if not key.startswith("_")}
+            keys = [item.key] if item.key else list(item.nested_key)
+            if keys == ["report", "path"]:
+                path = folder / "files" / json.loads(item.value_json)
+                found["report"] = path.read_text(encoding="utf-8")
+            elif keys[0] != "report" and not keys[0].startswith("_"):
+                [key] = keys
+                found["figures"][key] = json.loads(item.value_json)
     return found
 
 
