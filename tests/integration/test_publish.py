@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,31 @@ def test_a_killed_upload_goes_on_where_it_was(tmp_path: Path, number: signal.Sig
     assert [oid for oid, _size in hub.received] == [first, second, second]
     assert {first, second} == set(hub.objects)
     assert hub.repositories["anna/fox-GGUF"].messages == ["initial commit", "Upload smollm2-demo"]
+
+
+@pytest.mark.skipif(find_spec("hf_xet") is None, reason="huggingface_hub brings no hf_xet on this machine")
+def test_xet_storage_gets_each_file_once(tmp_path: Path) -> None:
+    """The Hub's default way for large files, through the real client of it, into a local storage."""
+    made = make_package(tmp_path / "p")
+
+    def stored() -> dict[str, int]:
+        found = tmp_path.glob("xet/xet/xorbs/xorbs/default.*")
+        return {path.name: path.stat().st_size for path in found if path.suffix != ".tagset"}
+
+    with running_hub() as hub:
+        hub.xet = tmp_path / "xet"
+        hub.xet.mkdir()
+        env = environment(hub, tmp_path)
+        hub.refusals = [("/commit/", 503, "later")]
+        failed = subprocess.run(command(tmp_path / "p"), env=env, capture_output=True, text=True, check=False)
+        assert failed.returncode == 6, failed.stdout
+        assert "The Hub failed (503) (later)" in json.loads(failed.stdout)["error"]["problem"]
+        before = stored()
+        assert 400_000 <= sum(before.values()) < 410_000
+        hub.refusals = []
+        subprocess.run(command(tmp_path / "p"), env=env, check=True, capture_output=True)
+    assert stored() == before
+    files = hub.repositories["anna/fox-GGUF"].files
+    for file in made["result"]["files"]:
+        assert files[file["path"]] == f"Xet {file['sha256']}".encode()
+    assert not hub.received  # nothing came by Git LFS

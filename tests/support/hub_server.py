@@ -2,7 +2,8 @@
 
 Written after huggingface_hub 2.4 (``hf_api.py``: create_repo, model_info, preupload_lfs_files,
 create_commit; ``lfs.py``) and the Git LFS batch API. It keeps what it gets, and checks the digests of
-what is sent to it. It has no Xet storage, so clients run with HF_HUB_DISABLE_XET.
+what is sent to it. Large files come by Git LFS; where ``HubState.xet`` is set, into a folder of Xet storage,
+which hf_xet itself keeps (its ``local://`` endpoint).
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 TOKEN = "hf_secretOfTheTests"  # noqa: S105 - known to this server only
 CHUNK = 1 << 16
+_OF_A_MODEL = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit|revision|xet-write-token)/main)?")
 
 
 @dataclass
@@ -50,6 +54,7 @@ class HubState:
         refusals: (part of a path, status, message): what is answered instead.
         break_off: sha256 of objects whose upload is refused after the first chunk, once each.
         stall: sha256 of objects whose upload is left without an answer, once each; ``stalled`` is set.
+        xet: folder of the Xet storage; its files are visible in the repository by their sha256 only.
     """
 
     endpoint: str
@@ -61,11 +66,13 @@ class HubState:
     break_off: set[str] = field(default_factory=set)
     stalled: threading.Event = field(default_factory=threading.Event)
     stall: set[str] = field(default_factory=set)
+    xet: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """For a client process."""
-        return {"HF_ENDPOINT": self.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        disabled = "1" if self.xet is None else "0"
+        return {"HF_ENDPOINT": self.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": disabled}
 
 
 @contextlib.contextmanager
@@ -127,12 +134,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({}, 200 if json.loads(body)["oid"] in self.state.objects else 404)
         elif match := re.fullmatch(r"/(.+/.+)\.git/info/lfs/objects/batch", path):
             self._batch(json.loads(body))
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit|revision)/main)?", path):
+        elif match := _OF_A_MODEL.fullmatch(path):
             repository = self.state.repositories.get(match[1])
             if repository is None:
                 self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
             elif match[2] == "preupload":
                 self._preupload(repository, json.loads(body))
+            elif match[2] == "xet-write-token":
+                place = {"casUrl": f"local://{self.state.xet}", "exp": int(time.time()) + 3600}
+                self._answer({**place, "accessToken": "xet"})
             elif match[2] == "commit":
                 self._commit(match[1], repository, body)
             else:
@@ -216,7 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repository.files[path] = base64.b64decode(value["content"])
                 repository.lfs.discard(path)
             elif line["key"] == "lfsFile":
-                repository.files[path] = self.state.objects[value["oid"]]
+                stored = f"Xet {value['oid']}".encode() if self.state.xet else None
+                repository.files[path] = stored or self.state.objects[value["oid"]]
                 repository.lfs.add(path)
             elif line["key"] == "deletedFile":
                 del repository.files[path]
