@@ -96,6 +96,8 @@ def upload(
             raise UsageError(
                 f"{repo} exists and is public.", action="Pass --public if everybody shall have the package."
             )
+        if public and private:
+            on_event(Note(f"{repo} exists and stays private; its settings on the Hub can change that"))
         there = {sibling.rfilename for sibling in info.siblings or ()}
         stale = _stale(repo, there, files, replace=replace)
         additions = [_addition(file) for file in files]

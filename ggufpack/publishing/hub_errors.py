@@ -43,6 +43,9 @@ def _sentence(error: BaseException, repo: str) -> tuple[str, str]:
         if isinstance(cause, errors.HFValidationError):
             return f"{repo} is no name of a repository on the Hub.", "Write --to hf:USER/REPO."
         status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(status, int) and isinstance(error, RuntimeError):
+            # from the storage of large files, whose signed addresses expire: not about the token
+            return f"The Hub's storage refused a file of {repo} ({status}).", _AGAIN
         if isinstance(status, int):
             return _refusal(status, repo, getattr(cause, "server_message", None))
     last = _causes(error)[-1]

@@ -104,7 +104,8 @@ def test_an_interrupted_upload_goes_on(hub: HubState, publish: Publish, package:
     )
     hub.break_off = {second}
     error = publish(exit_code=6)["error"]
-    assert "403" in error["problem"]
+    assert error["problem"] == "The Hub's storage refused a file of anna/fox-GGUF (403)."
+    assert error["action"].startswith("Run the same command again")
     made = hub.repositories["anna/fox-GGUF"]
     assert set(made.files) == {".gitattributes"}  # nothing is visible yet
     assert set(hub.objects) == {first}
@@ -136,6 +137,13 @@ def test_a_public_repository_needs_a_word(hub: HubState, publish: Publish) -> No
 def test_public_makes_a_public_one(hub: HubState, publish: Publish) -> None:
     assert publish("--public")["private"] is False
     assert not hub.repositories["anna/fox-GGUF"].private
+
+
+def test_public_does_not_open_a_private_one(hub: HubState, package: Path) -> None:
+    hub.repositories["anna/x"] = Repository(private=True)
+    done = CliRunner().invoke(main, ["publish", str(package), "--to", "hf:anna/x", "--public"])
+    assert (done.exit_code, hub.repositories["anna/x"].private) == (0, True)
+    assert "anna/x exists and stays private" in done.stderr
 
 
 def test_what_would_change_the_new_files_does_not_stay(
@@ -184,7 +192,6 @@ def test_unverified_is_refused_before_anything_is_sent(hub: HubState, tmp_path: 
         ("/commit/", 503, "The Hub failed (503)", "Run the same command again"),
         ("/commit/", 412, "was changed by somebody else in the meantime (412)", "Run the same command again"),
         ("/commit/", 400, "The Hub refused the upload to anna/fox-GGUF (400)", "settings"),
-        ("/lfs/", 403, "The token may not write to anna/fox-GGUF (403)", "hf auth login"),
     ],
 )
 def test_a_refusal_is_one_sentence(
