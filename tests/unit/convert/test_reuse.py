@@ -15,6 +15,8 @@ from ggufpack.quantize.types import TensorType
 from ggufpack.spec import Reused
 from ggufpack.tensor_cache import TensorCache
 
+pytestmark = pytest.mark.usefixtures("roomy_disk")
+
 COLUMNS = 256
 ROWS = LEAST_WEIGHTS // COLUMNS
 WEIGHTS = np.arange(ROWS * COLUMNS, dtype=np.uint16).reshape(ROWS, COLUMNS)
