@@ -150,6 +150,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     started = time.perf_counter()
     converter = Converter(vendor, bytecode, imports)
     forbid_network_and_pickle()
+    gc.freeze()  # torch's objects stay: the collection after a job passes them over
     reporter.send("ready", seconds=time.perf_counter() - started)
     for line in sys.stdin.buffer:
         job = Job.from_line(line)
