@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ggufpack.convert.importance import encode_with_importance
+from ggufpack.convert.mapped import Scratch
 from ggufpack.convert.reuse import Chunk, Output, Reuse
 from ggufpack.convert.sources import FLOAT_OF_TYPE, Rows, TensorSource
 from ggufpack.convert.values import check_encoded, check_source
@@ -41,6 +42,7 @@ class Encoder:
         self._importance = importance
         self._allowed = allowed
         self._reuse = reuse
+        self._scratch = Scratch()
 
     def encode(
         self, source: TensorSource, rows: Rows, types: Sequence[TensorType], first_row: int
@@ -57,13 +59,12 @@ class Encoder:
             TensorValueError: a value cannot be written as trained.
             ImportanceMatrixError: the importance overflows.
         """
-        view = rows.view
-        rows.parts.populate(view)
-        outputs = [(kind, np.empty(kind.size(view.numel()), dtype=np.uint8)) for kind in types]
+        outputs = [(kind, np.empty(kind.size(rows.view.numel()), dtype=np.uint8)) for kind in types]
         # what the converter's 16-bit file would hold, so that both ways give the same bytes
         stored = FLOAT_OF_TYPE[source.stored_type]
         with torch.inference_mode():
-            weights = view.contiguous().view(_AS_NUMPY[view.dtype]).numpy()
+            view = rows.parts.copied(rows.view, self._scratch)
+            weights = view.view(_AS_NUMPY[view.dtype]).numpy()
         chunk = Chunk(
             tensor=source.name,
             weights=weights,
@@ -82,7 +83,6 @@ class Encoder:
                 check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)
             if self._reuse is not None:
                 self._reuse.keep(missing, keys, largest)
-        rows.parts.give_back(view)
         return [encoded for _, encoded in outputs]
 
     def _encode(self, chunk: Chunk, outputs: Sequence[Output]) -> float:
