@@ -434,6 +434,15 @@ def another_header(model: Path, _earlier: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def another_number(model: Path, _earlier: Path) -> None:
+    """Another header of the same length."""
+    path = model / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["max_position_embeddings"] += 1
+    path.unlink()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def a_damaged_file(_model: Path, earlier: Path) -> None:
     with (earlier / "Q4_K_M.gguf").open("r+b") as file:
         file.seek(-5000, os.SEEK_END)
@@ -451,7 +460,9 @@ def no_file(_model: Path, earlier: Path) -> None:
     (earlier / "Q4_K_M.gguf").unlink()
 
 
-@pytest.mark.parametrize("change", [another_value, another_header, a_damaged_file, a_longer_file, no_file])
+@pytest.mark.parametrize(
+    "change", [another_value, another_header, another_number, a_damaged_file, a_longer_file, no_file]
+)
 def test_files_that_are_not_the_same_are_written_anew(
     change: Callable[[Path, Path], None], small: Path, worker: Worker, cache: Path, tmp_path: Path
 ) -> None:
