@@ -40,6 +40,7 @@ ORDER = (
     "proving",
     "pipeline",
     "recheck",
+    "transfer",
     "batch",
     "integrations",
     "doctor",

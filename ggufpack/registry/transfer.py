@@ -1,0 +1,82 @@
+"""Push and pull through an Ollama server: the stream of its status objects, as progress and a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ollama
+
+from ggufpack.registry.errors import refusal, translated
+from ggufpack.registry.names import ModelName
+from ggufpack.registry.server import OllamaServer
+from ggufpack.registry.transfer_errors import Direction, Transfer, is_passing, transfer_error
+from ggufpack.spec import EventHandler, Note, Progress, Stage, ignore_event
+
+
+def transfer(
+    server: OllamaServer,
+    direction: Direction,
+    name: ModelName,
+    *,
+    insecure: bool = False,
+    on_event: EventHandler = ignore_event,
+) -> Mapping[str, int]:
+    """Let the server push or pull a model; blobs that are there already are not moved again.
+
+    The server tries each part of a blob six times over a minute by itself. A fault that it does not
+    try again (in a question between the blobs) is tried once more here.
+
+    Args:
+        server: the Ollama server.
+        direction: push or pull.
+        name: the model; on the server it has the same name.
+        insecure: http instead of https.
+        on_event: gets byte progress, blob by blob.
+
+    Returns:
+        bytes of the model's blobs by their digest (``sha256:HEX``), as the server reports them: of a push
+        all, of a pull those that took longer than its reporting interval of 60 ms (download.go: Wait).
+
+    Raises:
+        ServerUnreachableError: no Ollama server answers.
+        RegistryError: it failed; ``registry.transfer_errors`` lists how.
+    """
+    what = Transfer(direction, name, server.host)
+    try:
+        return _run(server, what, insecure, on_event)
+    except _RefusedError as refused:
+        if not is_passing(refused.message):
+            raise transfer_error(refused.message, what) from refused
+        on_event(Note(f"The {direction} broke off ({refused.message:.200}); once more, for what is missing"))
+    try:
+        return _run(server, what, insecure, on_event)
+    except _RefusedError as refused:
+        raise transfer_error(refused.message, what) from refused
+
+
+class _RefusedError(Exception):
+    """What the server said; whether it is the end is not known yet."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+
+def _run(server: OllamaServer, what: Transfer, insecure: bool, on_event: EventHandler) -> Mapping[str, int]:
+    start = server.push if what.direction == "push" else server.pull
+    layers: dict[str, int] = {}
+    status = ""
+    with translated(server.host, what.doing):
+        try:
+            for update in start(str(what.name), insecure=insecure):
+                status = update.status or ""
+                total = update.total or 0
+                if update.digest:
+                    layers[update.digest] = total
+                done = min(update.completed or 0, total)
+                on_event(Progress(Stage.REGISTRY, done, total or None, "bytes", status))
+        except ollama.ResponseError as error:
+            raise _RefusedError(error.error) from error
+    if status != "success":
+        raise refusal("the stream ended without success", host=server.host, doing=what.doing)
+    return layers
