@@ -183,8 +183,9 @@ def pull(
             if manifest is not None:  # before anything is moved
                 _refuse_unexpected(remote, manifest.gguf, manifest, expected)
             moved = transfer(server, "pull", remote, insecure=insecure, on_event=on_event)
-            _compare_pulled(server, remote, moved, manifest, log)
             gguf = server.show(str(remote)).sha256
+            if manifest is not None:
+                _compare_pulled(server, remote, gguf, manifest, log)
             _refuse_unexpected(remote, gguf, manifest, expected)
             if local.key == remote.key:
                 keep()
@@ -333,23 +334,14 @@ def _served(name: ModelName, insecure: bool, log: StageLog) -> RemoteManifest | 
 
 
 def _compare_pulled(
-    server: OllamaServer,
-    name: ModelName,
-    moved: Mapping[str, int],
-    manifest: RemoteManifest | None,
-    log: StageLog,
+    server: OllamaServer, name: ModelName, gguf: str | None, manifest: RemoteManifest, log: StageLog
 ) -> None:
-    """The manifest that the server keeps is the registry's, byte for byte: it names every blob.
-
-    ``moved`` alone would not do: the server reports no blob that arrives within 60 ms (download.go: Wait).
-    """
-    gguf = server.show(str(name)).sha256
-    known = moved if manifest is None else manifest.layers
-    if not moved.items() <= known.items() or (gguf is not None and f"sha256:{gguf}" not in known):
+    """The manifest that the server keeps is the registry's, byte for byte: it names every blob."""
+    if gguf is not None and f"sha256:{gguf}" not in manifest.layers:
         raise RemoteRegistryError(
-            f"The registry serves other blobs as {name} than were pulled", action="Pull again."
+            f"The registry serves another GGUF as {name} than the one that was pulled", action="Pull again."
         )
-    if manifest is not None and server.manifest_digest(str(name)) != manifest.digest:
+    if server.manifest_digest(str(name)) != manifest.digest:
         log.keep([found.registry_not_read(str(name), "the server keeps the manifest in another form")])
 
 

@@ -216,7 +216,7 @@ _BROKEN = re.compile(
 _RULES: tuple[tuple[re.Pattern[str], Callable[[str, Transfer], RegistryError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE) if isinstance(pattern, str) else pattern, make)
     for pattern, make in (
-        (r"HTTP response to HTTPS client|insecure protocol http", _plain_http),
+        (r"HTTP response to HTTPS client|insecure protocol http|not look like a TLS handshake", _plain_http),
         (r"HTTP request (?:was sent )?to (?:an )?HTTPS", _https_only),
         (r"x509|tls: |certificate", _certificate),
         (r"no Location header", _no_location),

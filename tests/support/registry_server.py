@@ -204,7 +204,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _put_manifest(self, match: re.Match[str], _fault: Fault) -> None:
         content = self._body()
         document = json.loads(content)
-        wanted = {entry["digest"].removeprefix("sha256:") for entry in [*document["layers"], document["config"]]}
+        wanted = {
+            entry["digest"].removeprefix("sha256:") for entry in [*document["layers"], document["config"]]
+        }
         if wanted - self.registry.blobs():
             self._send(400, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
             return
