@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,15 @@ from ggufpack.errors import (
     UsageError,
     VerificationError,
 )
-from ggufpack.package_folder import RECORD_NAME
 from ggufpack.progress import StageLog
+from ggufpack.pushable import check_status, expected_digests, package_at, registered_as
 from ggufpack.registry import OllamaServer
 from ggufpack.registry import findings as found
 from ggufpack.registry.manifest import RemoteManifest, fetch_manifest
 from ggufpack.registry.names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName, parse
 from ggufpack.registry.register import remove, temporary_name
 from ggufpack.registry.transfer import transfer
-from ggufpack.report.reading import Outcome, read_record, typed
-from ggufpack.spec import EventHandler, Finding, Severity, Stage, ignore_event
-
-# ids of doctor's table: the same findings
-PACKAGE_FAILED, PACKAGE_UNVERIFIED = "GP163", "GP164"
-_SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})\Z")
+from ggufpack.spec import EventHandler, Finding, Stage, ignore_event
 
 
 @dataclass(frozen=True)
@@ -106,12 +100,15 @@ def push(
         RegistryError: the server failed.
     """
     log = StageLog(on_event)
-    package = _package(model)
+    package = package_at(model)
+    if package is not None and to is None:
+        raise UsageError(f"{model} is a package: where to?", action="Pass --to [REGISTRY/]NAMESPACE/MODEL.")
+    target = _remote_name(to or os.fspath(model))
     source, sha256 = os.fspath(model), None
     if package is not None:
-        _check_status(package, Path(model), log)
-        source, sha256 = _registered(package, Path(model), to)
-    source_name, target = parse(source), _remote_name(to or source)
+        log.keep(check_status(package, Path(model)))
+        source, sha256 = registered_as(package, Path(model), target.tag)
+    source_name = parse(source)
     with contextlib.closing(OllamaServer(host)) as server:
         server.check()
         if not server.exists(source):
@@ -128,12 +125,9 @@ def push(
         with log.stage(Stage.REGISTRY, f"Pushing {target}"), _also_named(server, source_name, target, log):
             layers = transfer(server, "push", target, insecure=insecure, on_event=on_event)
         manifest = _served(target, insecure, log)
-    if manifest is not None and dict(manifest.layers) != dict(layers):
-        raise RemoteRegistryError(
-            f"The registry serves other blobs as {target} than were pushed",
-            action="Somebody else may have pushed to it meanwhile; otherwise push again.",
-        )
-    return _result("push", target, source_name, server, gguf, manifest, layers, log)
+        if manifest is not None:
+            _compare_pushed(target, layers, manifest, log)
+        return _result("push", target, source_name, server, gguf, manifest, layers, log)
 
 
 def pull(
@@ -170,7 +164,7 @@ def pull(
     log = StageLog(on_event)
     remote = _plain(name)
     local = remote if save_as is None else parse(save_as)
-    expected = _expected(expect)
+    expected = expected_digests(expect)
     with contextlib.closing(OllamaServer(host)) as server:
         server.check()
         if local.key != remote.key and server.exists(str(local)):
@@ -230,7 +224,7 @@ def _pulled_name(server: OllamaServer, name: ModelName, log: StageLog) -> Iterat
         yield undo.pop_all
 
 
-# --- what is moved, and what is expected ------------------------------------------
+# --- names in the registry ---------------------------------------------------------
 
 
 def _remote_name(text: str) -> ModelName:
@@ -254,73 +248,6 @@ def _plain(text: str) -> ModelName:
     return parse(text)
 
 
-def _package(model: str | os.PathLike[str]) -> Outcome | None:
-    """The record's result, where ``model`` is a package folder."""
-    folder = Path(model)
-    if not folder.is_dir() and not folder.is_absolute():
-        return None
-    return typed(read_record(folder), folder / RECORD_NAME).result
-
-
-def _check_status(package: Outcome, folder: Path, log: StageLog) -> None:
-    """A package that failed is refused; one that was never verified is told."""
-    path = folder / RECORD_NAME
-    if package.status == "failed":
-        raise VerificationError(
-            f"{path} says failed: the package does not behave as trained, and is not pushed",
-            action="Look at the verifications in the record, and build again.",
-            path=path,
-            key="status",
-            finding=PACKAGE_FAILED,
-        )
-    if package.status != "verified":
-        log.keep(
-            [
-                Finding(
-                    PACKAGE_UNVERIFIED,
-                    Severity.WARNING,
-                    f"{path} says {package.status}: whether it behaves as trained was never looked at",
-                    path,
-                    "status",
-                    "Build it with --verify smoke, or run ggufpack verify on it.",
-                )
-            ]
-        )
-
-
-def _registered(package: Outcome, folder: Path, to: str | None) -> tuple[str, str]:
-    """A package's name on the server and its GGUF's SHA-256: of the type in ``to``'s tag, or the first."""
-    if to is None:
-        raise UsageError(f"{folder} is a package: where to?", action="Pass --to [REGISTRY/]NAMESPACE/MODEL.")
-    tag = _plain(to).tag.lower()
-    by_type = {file.quantization.lower(): file for file in package.files}
-    chosen = tag if tag in by_type else next(iter(by_type), "")
-    name = next((name for name in package.registered if name.lower().endswith(f":{chosen}")), None)
-    if not chosen or name is None:
-        raise ModelNotFoundError(
-            f"The package {folder} was not registered as {package.name}:{chosen}",
-            action="Build it with --register, on the server that shall push it.",
-            path=folder,
-        )
-    return name, by_type[chosen].sha256
-
-
-def _expected(expect: str | os.PathLike[str] | None) -> frozenset[str]:
-    """Digests in hex, one of which the pulled model must have; empty when nothing is expected."""
-    if expect is None:
-        return frozenset()
-    text = os.fspath(expect)
-    if digest := _SHA256.match(text):
-        return frozenset({digest[1].lower()})
-    if not Path(text).is_dir():
-        raise UsageError(
-            f'"{text}" is neither a digest (sha256: and 64 hex digits) nor a package folder.',
-            action="`ggufpack push` and a package's ggufpack.json give the digest.",
-        )
-    outcome = typed(read_record(Path(text)), Path(text) / RECORD_NAME).result
-    return frozenset(file.sha256 for file in outcome.files)
-
-
 # --- proof ------------------------------------------------------------------------
 
 
@@ -331,6 +258,19 @@ def _served(name: ModelName, insecure: bool, log: StageLog) -> RemoteManifest | 
     except RemoteRegistryError as error:
         log.keep([found.registry_not_read(str(name), error.problem)])
         return None
+
+
+def _compare_pushed(
+    name: ModelName, moved: Mapping[str, int], manifest: RemoteManifest, log: StageLog
+) -> None:
+    """The registry's manifest names the blobs that the server pushed, and no other."""
+    if not moved:
+        log.keep([found.registry_not_read(str(name), "the server does not report the blobs that it pushed")])
+    elif dict(moved) != dict(manifest.layers):
+        raise RemoteRegistryError(
+            f"The registry serves other blobs as {name} than were pushed",
+            action="Somebody else may have pushed to it meanwhile; otherwise push again.",
+        )
 
 
 def _compare_pulled(

@@ -22,7 +22,7 @@ MODEL_LAYER = "application/vnd.ollama.image.model"
 # a text model's has some 2 kB; one with a layer for each tensor has a few hundred
 MAX_MANIFEST_BYTES = 4 << 20
 _SECONDS = 20.0
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest
     scheme = "http" if insecure else "https"
     url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
     try:
-        with httpx.stream("GET", url, headers={"Accept": MEDIA_TYPE}, timeout=_SECONDS) as answer:
+        headers = {"Accept": MEDIA_TYPE}
+        with httpx.stream("GET", url, headers=headers, timeout=_SECONDS, follow_redirects=True) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise RemoteRegistryError(f"{url} answers with HTTP status {answer.status_code}")
             content = b""
@@ -92,6 +93,6 @@ def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest
 def _sized(entry: Any) -> tuple[str, int]:
     """Digest and bytes of one blob."""
     match entry:
-        case {"digest": str(digest), "size": int(size)} if _DIGEST.match(digest):
+        case {"digest": str(digest), "size": int(size)} if DIGEST.match(digest):
             return digest, size
     raise ValueError(f"a layer has no digest or no size: {entry!r:.80}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import ollama
 
 from ggufpack.registry.errors import refusal, translated
+from ggufpack.registry.manifest import DIGEST
 from ggufpack.registry.names import ModelName
 from ggufpack.registry.server import OllamaServer
 from ggufpack.registry.transfer_errors import Direction, Transfer, is_passing, transfer_error
@@ -35,7 +36,8 @@ def transfer(
 
     Returns:
         bytes of the model's blobs by their digest (``sha256:HEX``), as the server reports them: of a push
-        all, of a pull those that took longer than its reporting interval of 60 ms (download.go: Wait).
+        all, of a pull those that took longer than its reporting interval of 60 ms (download.go: Wait), and
+        of a model that has a blob for each tensor none (images.go: pushWithTransfer).
 
     Raises:
         ServerUnreachableError: no Ollama server answers.
@@ -71,8 +73,8 @@ def _run(server: OllamaServer, what: Transfer, insecure: bool, on_event: EventHa
             for update in start(str(what.name), insecure=insecure):
                 status = update.status or ""
                 total = update.total or 0
-                if update.digest:
-                    layers[update.digest] = total
+                if DIGEST.match(update.digest or ""):
+                    layers[str(update.digest)] = total
                 done = min(update.completed or 0, total)
                 on_event(Progress(Stage.REGISTRY, done, total or None, "bytes", status))
         except ollama.ResponseError as error:

@@ -40,6 +40,7 @@ ORDER = (
     "proving",
     "pipeline",
     "recheck",
+    "pushable",
     "transfer",
     "batch",
     "integrations",
