@@ -47,10 +47,9 @@ def parse_manifest(content: bytes) -> RemoteManifest:
         ValueError: it is none; the message says why.
     """
     document = json.loads(content)
-    if not isinstance(document, dict):
-        raise ValueError("it is not a JSON object")
-    layers = document.get("layers")
-    entries = [*(layers if isinstance(layers, list) else []), document.get("config")]
+    if not isinstance(document, dict) or not isinstance(document.get("layers"), list):
+        raise ValueError("it is not a JSON object with layers")
+    entries = [*document["layers"], document.get("config")]
     sizes = dict(map(_sized, entries))
     gguf = next((entry["digest"] for entry in entries if entry.get("mediaType") == MODEL_LAYER), None)
     return RemoteManifest(
@@ -93,6 +92,8 @@ def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest
 def _sized(entry: Any) -> tuple[str, int]:
     """Digest and bytes of one blob."""
     match entry:
-        case {"digest": str(digest), "size": int(size)} if DIGEST.match(digest):
+        case {"digest": str(digest), "size": int(size)} if DIGEST.match(digest) and not isinstance(
+            size, bool
+        ):
             return digest, size
     raise ValueError(f"a layer has no digest or no size: {entry!r:.80}")

@@ -25,7 +25,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -131,6 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def handle_any(self) -> None:
+        with suppress(ConnectionError):  # the server was interrupted, and has hung up
+            self._dispatch()
+
+    def _dispatch(self) -> None:
         path = urlsplit(self.path).path
         if path == "/token":
             self._token()
