@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import ollama
@@ -12,6 +13,9 @@ from ggufpack.registry.names import ModelName
 from ggufpack.registry.server import OllamaServer
 from ggufpack.registry.transfer_errors import Direction, Transfer, is_passing, transfer_error
 from ggufpack.spec import EventHandler, Note, Progress, Stage, ignore_event
+
+# nothing moved for so long before an error: the server has tried again by itself, for up to a minute
+_IDLE_SECONDS = 5.0
 
 
 def transfer(
@@ -24,8 +28,8 @@ def transfer(
 ) -> Mapping[str, int]:
     """Let the server push or pull a model; blobs that are there already are not moved again.
 
-    The server tries each part of a blob six times over a minute by itself. A fault that it does not
-    try again (in a question between the blobs) is tried once more here.
+    The server tries a part of a blob six times over a minute by itself. A fault that it does not try
+    again (in a question between the blobs) is tried once more here.
 
     Args:
         server: the Ollama server.
@@ -47,7 +51,7 @@ def transfer(
     try:
         return _run(server, what, insecure, on_event)
     except _RefusedError as refused:
-        if not is_passing(refused.message):
+        if refused.idle > _IDLE_SECONDS or not is_passing(refused.message):
             raise transfer_error(refused.message, what) from refused
         on_event(Note(f"The {direction} broke off ({refused.message:.200}); once more, for what is missing"))
     try:
@@ -57,17 +61,18 @@ def transfer(
 
 
 class _RefusedError(Exception):
-    """What the server said; whether it is the end is not known yet."""
+    """What the server said, ``idle`` seconds after something moved; it need not be the end."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, idle: float) -> None:
         self.message = message
+        self.idle = idle
         super().__init__(message)
 
 
 def _run(server: OllamaServer, what: Transfer, insecure: bool, on_event: EventHandler) -> Mapping[str, int]:
     start = server.push if what.direction == "push" else server.pull
     layers: dict[str, int] = {}
-    status = ""
+    status, last, changed = "", None, time.monotonic()
     with translated(server.host, what.doing):
         try:
             for update in start(str(what.name), insecure=insecure):
@@ -75,10 +80,12 @@ def _run(server: OllamaServer, what: Transfer, insecure: bool, on_event: EventHa
                 total = update.total or 0
                 if DIGEST.match(update.digest or ""):
                     layers[str(update.digest)] = total
+                if (now := (status, update.completed)) != last:
+                    last, changed = now, time.monotonic()
                 done = min(update.completed or 0, total)
                 on_event(Progress(Stage.REGISTRY, done, total or None, "bytes", status))
         except ollama.ResponseError as error:
-            raise _RefusedError(error.error) from error
+            raise _RefusedError(error.error, time.monotonic() - changed) from error
     if status != "success":
         raise refusal("the stream ended without success", host=server.host, doing=what.doing)
     return layers

@@ -96,6 +96,11 @@ def pushed(pusher: RunningOllama, registry: Registry) -> ggufpack.TransferResult
     return ggufpack.push(NAME, to=f"{registry.host}/me/m:one", host=pusher.host, insecure=True)
 
 
+def manifest_of(gguf: str) -> str:
+    layer = {"digest": f"sha256:{gguf}", "size": 7, "mediaType": "application/vnd.ollama.image.model"}
+    return json.dumps({"config": {"digest": f"sha256:{'1' * 64}", "size": 3}, "layers": [layer]})
+
+
 def public_key(server: RunningOllama) -> str:
     return (server.log.parent / "home" / ".ollama" / "id_ed25519.pub").read_text().split()[1]
 
@@ -305,6 +310,12 @@ def test_running_again_goes_on(pusher: RunningOllama, registry: Registry) -> Non
     assert registry.bytes_in == before
 
 
+def test_a_registry_that_serves_something_else(pusher: RunningOllama, registry: Registry) -> None:
+    registry.faults = {"GET manifest": Fault(status=200, body=manifest_of("0" * 64))}
+    with pytest.raises(RemoteRegistryError, match="serves other blobs"):
+        ggufpack.push(NAME, to=f"{registry.host}/me/m", host=pusher.host, insecure=True)
+
+
 # --- a pull fails --------------------------------------------------------------------
 
 
@@ -342,6 +353,19 @@ def test_a_download_that_is_cut_goes_on(
     got = ggufpack.pull(pushed.remote, host=puller.host, insecure=True)
     assert got.manifest == pushed.manifest
     assert registry.bytes_out < sum(pushed.layers.values()) + 1_000_000  # not from its beginning
+
+
+def test_a_tag_that_changes_while_it_is_pulled(
+    pushed: ggufpack.TransferResult, puller: RunningOllama, registry: Registry
+) -> None:
+    """What was read here (the first answer) is not what the server got."""
+    registry.faults = {"GET manifest": Fault(times=1, status=200, body=manifest_of("0" * 64))}
+    with pytest.raises(RemoteRegistryError, match="another GGUF"):
+        ggufpack.pull(pushed.remote, host=puller.host, insecure=True)
+    assert puller.manifests() == set()
+    registry.faults = {"GET manifest": Fault(times=1, status=200, body=manifest_of(str(pushed.gguf)))}
+    got = ggufpack.pull(pushed.remote, host=puller.host, insecure=True)
+    assert [finding.id for finding in got.findings] == [REGISTRY_NOT_READ]
 
 
 def test_another_model_than_expected_moves_nothing(
@@ -426,7 +450,6 @@ def test_an_interrupted_push_leaves_no_name(
         process.send_signal(number)
         assert process.wait(20) == (130 if number == signal.SIGINT else 143)
     assert registry.manifests == {}
-    registry.faults = {}
 
 
 def test_an_interrupted_pull_leaves_no_name(

@@ -69,6 +69,7 @@ MANIFEST: dict[str, Any] = {
         ("500: boom", PUSH, TransferBrokenError, "broke off"),
         ("pull model manifest: 503: later", PULL, TransferBrokenError, "broke off"),
         ("max retries exceeded: http status 500 Internal: boom", PUSH, TransferBrokenError, "broke off"),
+        ('max retries exceeded: Patch "…": write: broken pipe', PUSH, TransferBrokenError, "broke off"),
         ("max retries exceeded: unexpected EOF", PULL, TransferBrokenError, "broke off"),
         ("context deadline exceeded", PULL, TransferBrokenError, "broke off"),
         ("something that nobody has seen", PUSH, ServerResponseError, "something that nobody has seen"),
@@ -160,6 +161,17 @@ def test_an_error_inside_the_stream_is_tried_once_more_if_it_may_pass(fake: Fake
     fake.requests.clear()
     fake.answers["POST /api/push"] = stream(DONE[0], {"error": "unauthorized: access denied"})
     with pytest.raises(SignInError):
+        transfer(OllamaServer(fake.host), "push", PUSH.name)
+    assert len(fake.requests) == 1
+
+
+def test_what_the_server_has_tried_for_long_is_not_tried_again(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a PUT that ends a blob, answered with 500, is repeated for 64 s; its error says only 500."""
+    monkeypatch.setattr("ggufpack.registry.transfer._IDLE_SECONDS", 0.0)
+    fake.answers["POST /api/push"] = stream(DONE[0], {"error": "500: boom"})
+    with pytest.raises(TransferBrokenError):
         transfer(OllamaServer(fake.host), "push", PUSH.name)
     assert len(fake.requests) == 1
 
