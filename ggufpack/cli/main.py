@@ -12,6 +12,8 @@ from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
 from ggufpack.cli.plan import plan
+from ggufpack.cli.pull import pull
+from ggufpack.cli.push import push
 from ggufpack.cli.report import report
 from ggufpack.cli.template import template
 from ggufpack.cli.vendor import vendor
@@ -29,5 +31,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, batch, plan, template, verify, report, doctor, demo, cache, vendor):
+for command in (build, batch, plan, template, verify, push, pull, report, doctor, demo, cache, vendor):
     main.add_command(command)
