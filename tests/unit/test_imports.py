@@ -40,6 +40,8 @@ ORDER = (
     "proving",
     "pipeline",
     "recheck",
+    "pushable",
+    "transfer",
     "batch",
     "integrations",
     "doctor",
