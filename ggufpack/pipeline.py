@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,8 +149,16 @@ def open_worker() -> Worker:
     return Worker(vendoring.require())
 
 
-def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker | None = None) -> BuildResult:
-    """Carry out a spec. As ``build``, which makes the spec from plain arguments."""
+def run(
+    spec: BuildSpec,
+    on_event: EventHandler = ignore_event,
+    worker: Worker | None = None,
+    before_publish: Callable[[Path], None] | None = None,
+) -> BuildResult:
+    """Carry out a spec. As ``build``, which makes the spec from plain arguments.
+
+    ``before_publish`` gets the folder with the whole package, before anything has a final name.
+    """
     target = target_of(spec)
     check_free(target.folder, overwrite=spec.overwrite)
     with contextlib.ExitStack() as stack:
@@ -186,6 +194,8 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker |
             )
             write_record(folder.working / RECORD_NAME, record)
             write_report(record, folder.working / REPORT_NAME)
+            if before_publish is not None:
+                before_publish(folder.working)
             for file in publishable:
                 if file.staged is not None:
                     file.staged.publish(file.names, overwrite=spec.overwrite)

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from ggufpack.batch.inputs import Signature
 from ggufpack.batch.lease import Lease, is_held, owner_words, sweep
+from ggufpack.batch.storage import Signature
 from ggufpack.errors import JournalError
 
 State = Literal["claimed", "done", "failed", "error"]

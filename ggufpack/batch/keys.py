@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from ggufpack.batch.located import Located, manifest_error
 from ggufpack.batch.names import check_pattern
+from ggufpack.batch.urls import check_url, url_of
 from ggufpack.errors import GgufpackError, UsageError
 from ggufpack.proofs import VERIFY_LEVELS
 from ggufpack.quantize.types import parse_file_types
@@ -31,8 +32,13 @@ class Source:
         return self.path.parent
 
     def resolve(self, text: str) -> Path:
-        """A path as the manifest gives it."""
-        return self.folder / Path(text).expanduser()
+        """A path as the manifest gives it; a URL stays.
+
+        Raises:
+            UsageError: a URL with credentials in it.
+        """
+        path = check_url(Path(text))
+        return path if url_of(path) is not None else self.folder / path.expanduser()
 
 
 def read_values(source: Source, entries: Mapping[str, Located], *, extra: tuple[str, ...] = ()) -> Values:
@@ -126,6 +132,12 @@ def _existing(source: Source, value: Any) -> Path:
     return path
 
 
+def _model(source: Source, value: Any) -> Path:
+    """A folder of this machine, or one by URL: whether that exists shows when it is read."""
+    path = _folder(source, value)
+    return path if url_of(path) is not None else _existing(source, value)
+
+
 def _types(source: Source, value: Any) -> tuple[str, ...]:
     return parse_file_types(",".join(_texts(source, value)))
 
@@ -169,12 +181,13 @@ def _adapters(source: Source, value: Any) -> tuple[AdapterSpec, ...]:
 def _adapter(source: Source, word: str) -> AdapterSpec:
     """``DIR`` or ``DIR=WEIGHT``; a folder's own name may have an equals sign."""
     head, separator, tail = word.rpartition("=")
-    if separator and not source.resolve(word).exists():
+    whole = "/" in tail and url_of(Path(word)) is not None
+    if separator and not whole and not source.resolve(word).exists():
         try:
-            return AdapterSpec(_existing(source, head), float(tail))
+            return AdapterSpec(_model(source, head), float(tail))
         except ValueError as error:
             raise UsageError(f"{tail!r} is no weight.", action="Give DIR=NUMBER.") from error
-    return AdapterSpec(_existing(source, word))
+    return AdapterSpec(_model(source, word))
 
 
 def _ids(source: Source, value: Any) -> frozenset[str]:
@@ -207,7 +220,7 @@ _KEYS: Mapping[str, tuple[str, str, Reader]] = {
     "imatrix": ("a file", "imatrix", _existing),
     "calibration": ("a file or folder", "calibration", _existing),
     "device": ("a text", "device", _text),
-    "base": ("a folder", "base", _existing),
+    "base": ("a folder", "base", _model),
     "adapter": ("DIR, DIR=WEIGHT, or a list of them", "adapters", _adapters),
     "reuse": ("true or false", "reuse", _flag),
     "cache": ("a folder", "cache", _folder),

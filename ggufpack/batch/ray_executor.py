@@ -14,14 +14,14 @@ from typing import Any
 
 from ggufpack import __version__
 from ggufpack.batch import storage
-from ggufpack.batch.budget import BUILDER_BYTES
+from ggufpack.batch.budget import memory_of
 from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.batch.ray_cluster import connect
-from ggufpack.batch.ray_task import Errand, Relay, build_item, package_name
-from ggufpack.checkpoint import open_checkpoint
-from ggufpack.convert.job import memory_needed, worker_memory
+from ggufpack.batch.ray_task import Errand, Relay, build_item
+from ggufpack.batch.urls import absolute as absolute_path
+from ggufpack.batch.urls import url_of
 from ggufpack.errors import GgufpackError, UsageError, WorkerError
-from ggufpack.pipeline import DEFAULT_OUTPUT
+from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
 from ggufpack.spec import BuildSpec, Note
 
 DEFAULT_THREADS = 2
@@ -133,8 +133,8 @@ class RayExecutor:
         if self._address is not None:
             spec = _with_host(spec)
         output = spec.output or DEFAULT_OUTPUT.absolute()
-        probe = probes.beside(output) if storage.url_of(output) is None else None
-        memory = _memory(spec)
+        probe = probes.beside(output) if url_of(output) is None else None
+        memory = memory_of(spec)
         _refuse_what_no_node_has(spec.threads or 1, memory)
         return _Flight(Errand(Item(item.key, spec), probe, __version__, free=_is_free(spec)), memory)
 
@@ -210,7 +210,7 @@ def absolute(spec: BuildSpec) -> BuildSpec:
     """The spec with paths that do not depend on the current folder; URLs stay."""
 
     def there(path: Path | None) -> Path | None:
-        return path if path is None or storage.url_of(path) is not None else path.absolute()
+        return None if path is None else absolute_path(path)
 
     template = Path(spec.template)
     return replace(
@@ -233,10 +233,9 @@ def _with_host(spec: BuildSpec) -> BuildSpec:
 
 def _is_free(spec: BuildSpec) -> bool:
     """Whether there is nothing yet where the package goes, as far as the driver sees."""
-    output = spec.output or DEFAULT_OUTPUT
-    url = storage.url_of(output)
-    name = package_name(spec)
-    return not ((output / name).exists() if url is None else storage.exists(storage.joined(url, name)))
+    folder = target_of(spec).folder
+    url = url_of(folder)
+    return not (folder.exists() if url is None else storage.exists(url))
 
 
 def _again(errand: Errand) -> Errand:
@@ -244,16 +243,6 @@ def _again(errand: Errand) -> Errand:
     spec = errand.item.spec
     overwrite = spec.overwrite or errand.free
     return replace(errand, item=replace(errand.item, spec=replace(spec, overwrite=overwrite)), again=True)
-
-
-def _memory(spec: BuildSpec) -> int:
-    """Bytes that an item takes on its node, estimated."""
-    model = spec.base or spec.checkpoint
-    url = storage.url_of(model)
-    if url is None:
-        return memory_needed(open_checkpoint(model), spec.threads) + BUILDER_BYTES
-    tokenizer = storage.size_of(storage.joined(url, "tokenizer.json"))
-    return worker_memory(tokenizer, spec.threads or 1) + BUILDER_BYTES
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ggufpack import __version__
-from ggufpack.batch import storage
-from ggufpack.batch.items import Item, Outcome, carry_out
+from ggufpack.batch import existing
+from ggufpack.batch.errands import run_errand
+from ggufpack.batch.items import Item, Outcome
+from ggufpack.batch.urls import url_of
 from ggufpack.convert.process import Worker
 from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError
-from ggufpack.pipeline import DEFAULT_OUTPUT, open_worker
+from ggufpack.pipeline import open_worker, target_of
 from ggufpack.spec import BuildSpec, EventHandler
 
 FLUSH_SECONDS = 10.0
@@ -71,27 +70,22 @@ def build_item(errand: Errand, relay: Any) -> Outcome:
     def tell(event: Any) -> None:
         relay.tell.remote(key, event)
 
-    outcome = run_errand(errand, tell)
+    outcome = _carry_out(errand, tell)
     with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
         ray.get(relay.flush.remote(), timeout=FLUSH_SECONDS)
     return outcome
 
 
-def run_errand(errand: Errand, on_event: EventHandler) -> Outcome:
-    """Build an item whose checkpoint and output may be elsewhere. Errors of ggufpack are its outcome."""
+def _carry_out(errand: Errand, on_event: EventHandler) -> Outcome:
     started = time.monotonic()
     item = errand.item
     try:
         _check(errand)
-        with _local_spec(item.spec) as spec:
-            if errand.again:
-                _remove_unfinished(spec)
-            outcome = carry_out(Item(item.key, spec), _worker(), on_event)
-            if outcome.result is not None:
-                outcome = replace(outcome, result=_put_back(item.spec, outcome.result))
+        if errand.again:
+            _remove_unfinished(item.spec)
     except GgufpackError as error:
         return Outcome(item.key, "error", None, error.to_json(), time.monotonic() - started)
-    return replace(outcome, seconds=time.monotonic() - started)
+    return run_errand(item, _worker(), on_event)
 
 
 @functools.cache
@@ -115,7 +109,7 @@ def _check(errand: Errand) -> None:
         *(one.folder for one in spec.adapters),
     )
     for path in inputs:
-        if path is not None and storage.url_of(path) is None and not path.exists():
+        if path is not None and url_of(path) is None and not path.exists():
             raise CheckpointLayoutError(
                 f"{path} is not there on node {platform.node()}.",
                 action="Put it on storage that all nodes see under this path, or give a URL (s3://…).",
@@ -129,67 +123,7 @@ def _check(errand: Errand) -> None:
         )
 
 
-@contextlib.contextmanager
-def _local_spec(spec: BuildSpec) -> Iterator[BuildSpec]:
-    """The spec with folders of this machine; what has a URL is fetched, and forgotten at the end."""
-    output = storage.url_of(spec.output) if spec.output is not None else None
-    with contextlib.ExitStack() as stack:
-
-        def scratch(name: str) -> Path:
-            # none is made for paths: a process that is killed would leave it
-            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"ggufpack-{name}-")))
-
-        def local(path: Path) -> Path:
-            url = storage.url_of(path)
-            return path if url is None else storage.fetch(url, scratch("fetched"))
-
-        if output is not None and not spec.overwrite and storage.exists(_package_url(spec, output)):
-            raise UsageError(
-                f"{_package_url(spec, output)} holds a package already.",
-                action="Pass --overwrite to replace it, or choose another --output.",
-            )
-        yield replace(
-            spec,
-            checkpoint=local(spec.checkpoint),
-            base=None if spec.base is None else local(spec.base),
-            adapters=tuple(replace(one, folder=local(one.folder)) for one in spec.adapters),
-            output=spec.output if output is None else scratch("packages"),
-        )
-
-
-def _put_back(spec: BuildSpec, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Bring the package to where it was asked for; the result with the paths that it has there."""
-    output = None if spec.output is None else storage.url_of(spec.output)
-    if output is None:
-        return result
-    folder = Path(result["folder"])
-    url = storage.joined(output, folder.name)
-    storage.put(folder, url, overwrite=spec.overwrite)
-
-    def there(path: str) -> str:
-        return storage.joined(url, Path(path).name)
-
-    return {
-        **result,
-        "folder": url,
-        "files": [{**file, "path": there(file["path"])} for file in result["files"]],
-        "modelfiles": {name: there(path) for name, path in result["modelfiles"].items()},
-        "record": there(result["record"]),
-    }
-
-
-def _package_url(spec: BuildSpec, output: str) -> str:
-    return storage.joined(output, package_name(spec))
-
-
-def package_name(spec: BuildSpec) -> str:
-    """Name of the package folder."""
-    from ggufpack.registry.names import suggested
-
-    return (spec.name or suggested(spec.checkpoint.name)).rsplit("/", 1)[-1]
-
-
 def _remove_unfinished(spec: BuildSpec) -> None:
-    """What a build left beside the package when its process was killed."""
-    for folder in (spec.output or DEFAULT_OUTPUT).glob(f".{package_name(spec)}.tmp-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """What a build left when its process was killed: beside the package, and on the server."""
+    if spec.token is not None:
+        existing.clean_up(target_of(spec).folder, spec.token)

@@ -14,9 +14,10 @@ from ggufpack.batch.items import Executor, Item, ItemHandler, Outcome
 from ggufpack.batch.journal import Claim, Entry, Held, Journal, State
 from ggufpack.batch.planning import Planned
 from ggufpack.batch.result import Row
+from ggufpack.batch.urls import shown
 from ggufpack.engine.choose import find_server
 from ggufpack.errors import CheckpointFileError, GgufpackError
-from ggufpack.package_folder import RECORD_NAME, check_free
+from ggufpack.package_folder import RECORD_NAME
 from ggufpack.pipeline import target_of
 from ggufpack.registry import OllamaServer
 from ggufpack.spec import BuildSpec, Event, Note, StageFinished, StageStarted
@@ -157,7 +158,7 @@ class BatchRun:
         self._journal.inputs(claim, None)
         overwrite = spec.overwrite
         if not overwrite:
-            check_free(target.folder, overwrite=record is not None)
+            existing.check_free(target.folder, overwrite=record is not None)
             ours = server is not None and existing.refuse_foreign_names(server, target, own)
             overwrite = record is not None or ours
         built = replace(spec, token=claim.token, overwrite=overwrite)
@@ -234,7 +235,7 @@ class BatchRun:
                 future.result()
             if taken.inputs.unchanged():
                 return outcome
-            problem = f"{taken.item.spec.checkpoint} changed while it was packaged."
+            problem = f"{shown(taken.item.spec.checkpoint)} changed while it was packaged."
             raise CheckpointFileError(problem, action="Package it when the training has saved it.")
         except GgufpackError as error:
             return replace(outcome, status="error", result=None, error=error.to_json())

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ggufpack.batch.urls import shown
 from ggufpack.spec import Event, FindingRaised, Note, Progress, Severity, StageFinished, StageStarted
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class BatchLines(BatchView):
         super().planned(plan)
         self._console.print(f"{len(plan.items)} items", markup=False)
         for one in plan.left_out:
-            self._console.print(f"left out: {one.folder}: {one.reason}", style="dim", markup=False)
+            self._console.print(f"left out: {shown(one.folder)}: {one.reason}", style="dim", markup=False)
 
     def told(self, key: str, event: Event) -> None:
         """Stages, notes and findings."""

@@ -179,7 +179,7 @@ def adapter_of(word: str) -> AdapterSpec:
     from ggufpack.spec import AdapterSpec
 
     folder, separator, number = word.rpartition("=")
-    if not separator or Path(word).is_dir():
+    if not separator or Path(word).is_dir() or ("://" in word and "/" in number):
         return AdapterSpec(Path(word))
     try:
         weight = float(number)

@@ -13,8 +13,11 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ggufpack.batch import storage
+from ggufpack.batch import storage, transfer
+from ggufpack.batch.urls import joined, url_of
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError, DiskSpaceError, UsageError
+
+MARK = "0123456789ab"
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -36,8 +39,8 @@ def listing(url: str) -> list[str]:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     folder = tmp_path / "made" / "model"
-    (folder / "more").mkdir(parents=True)
-    for name in ("model-Q8_0.gguf", "Modelfile", "ggufpack.json", "more/z.txt"):
+    (folder / "1_Pooling").mkdir(parents=True)
+    for name in ("model-Q8_0.gguf", "Modelfile", "ggufpack.json", "1_Pooling/config.json"):
         (folder / name).write_text(name)
     return folder
 
@@ -54,36 +57,36 @@ def package(tmp_path: Path) -> Path:
     ],
 )
 def test_paths_that_are_urls(path: str, url: str | None) -> None:
-    assert storage.url_of(Path(path)) == url
+    assert url_of(Path(path)) == url
 
 
 def test_there_and_back(root: str, package: Path, tmp_path: Path) -> None:
-    url = storage.joined(root, "model")
+    url = joined(root, "model")
     assert not storage.exists(url)
-    storage.put(package, url, overwrite=False)
+    transfer.put(package, url, token=MARK, overwrite=False)
     assert storage.exists(url)
     assert listing(root) == [
+        "/model/1_Pooling/config.json",
         "/model/Modelfile",
         "/model/ggufpack.json",
         "/model/model-Q8_0.gguf",
-        "/model/more/z.txt",
     ]
-    fetched = storage.fetch(url, tmp_path)
+    fetched = transfer.fetch(url, tmp_path)
     assert fetched == tmp_path / "model"
-    assert (fetched / "more" / "z.txt").read_text() == "more/z.txt"
-    assert storage.size_of(storage.joined(url, "Modelfile")) == len("Modelfile")
-    assert storage.size_of(storage.joined(url, "tokenizer.json")) == 0
+    assert (fetched / "1_Pooling" / "config.json").read_text() == "1_Pooling/config.json"
+    assert storage.size_of(joined(url, "Modelfile")) == len("Modelfile")
+    assert storage.size_of(joined(url, "tokenizer.json")) == 0
 
 
 def test_a_package_is_replaced_as_a_whole_and_only_on_request(root: str, package: Path) -> None:
-    url = storage.joined(root, "model")
-    storage.put(package, url, overwrite=False)
+    url = joined(root, "model")
+    transfer.put(package, url, token=MARK, overwrite=False)
     (package / "Modelfile").write_text("newer")
     (package / "model-Q8_0.gguf").rename(package / "model-F16.gguf")
     with pytest.raises(UsageError, match="holds a package already"):
-        storage.put(package, url, overwrite=False)
+        transfer.put(package, url, token=MARK, overwrite=False)
     assert "/model/model-Q8_0.gguf" in listing(root)
-    storage.put(package, url, overwrite=True)
+    transfer.put(package, url, token=MARK, overwrite=True)
     assert [name for name in listing(root) if "gguf" in name] == [
         "/model/ggufpack.json",
         "/model/model-F16.gguf",
@@ -103,7 +106,7 @@ def test_what_reads_back_as_something_else_is_no_package(
 
     monkeypatch.setattr(kind, "put_file", damaging)
     with pytest.raises(UsageError, match=r"model-Q8_0\.gguf was written and reads back as something else"):
-        storage.put(package, storage.joined(root, "model"), overwrite=False)
+        transfer.put(package, joined(root, "model"), token=MARK, overwrite=False)
     assert listing(root) == []
 
 
@@ -118,7 +121,7 @@ def test_the_record_comes_last_where_folders_cannot_be_renamed(
         put_file(self, local, remote, **more)
 
     monkeypatch.setattr(MemoryFileSystem, "put_file", noting)
-    storage.put(package, f"memory://{uuid.uuid4().hex}/model", overwrite=False)
+    transfer.put(package, f"memory://{uuid.uuid4().hex}/model", token=MARK, overwrite=False)
     assert order[-1] == "ggufpack.json"
     assert len(order) == 4
 
@@ -126,14 +129,14 @@ def test_the_record_comes_last_where_folders_cannot_be_renamed(
 def test_the_state_of_the_trainer_is_not_fetched(root: str, package: Path, tmp_path: Path) -> None:
     for name in ("optimizer.pt", "trainer_state.json", "rng_state.pth", "pytorch_model.bin"):
         (package / name).write_text("state")
-    storage.put(package, root, overwrite=False)
+    transfer.put(package, root, token=MARK, overwrite=False)
     (tmp_path / "in").mkdir()
-    fetched = storage.fetch(root, tmp_path / "in")
+    fetched = transfer.fetch(root, tmp_path / "in")
     assert sorted(path.name for path in fetched.iterdir()) == [
+        "1_Pooling",
         "Modelfile",
         "ggufpack.json",
         "model-Q8_0.gguf",
-        "more",
     ]
 
 
@@ -141,26 +144,26 @@ def test_what_cannot_be_fetched(
     root: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CheckpointLayoutError, match="does not exist, or is empty"):
-        storage.fetch(root, tmp_path)
-    storage.put(package, root, overwrite=False)
+        transfer.fetch(root, tmp_path)
+    transfer.put(package, root, token=MARK, overwrite=False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
     with pytest.raises(DiskSpaceError, match="are free in"):
-        storage.fetch(root, tmp_path)
+        transfer.fetch(root, tmp_path)
 
 
 def test_a_file_that_comes_incomplete(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"memory://{uuid.uuid4().hex}/model"
-    storage.put(package, url, overwrite=False)
+    transfer.put(package, url, token=MARK, overwrite=False)
 
     def cut(self: Any, remote: str, local: str, **_: Any) -> None:
         Path(local).write_bytes(b"x")
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", cut)
-    with pytest.raises(CheckpointFileError, match="came with 1 of 9 bytes"):
-        storage.fetch(url, tmp_path)
+    with pytest.raises(CheckpointFileError, match="came with 1 of 21 bytes"):
+        transfer.fetch(url, tmp_path)
 
 
 @pytest.mark.parametrize("url", ["nonsense://x/y", "s3://bucket/model"])
 def test_storage_that_cannot_be_used_is_named(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=url):
-        storage.fetch(url, tmp_path)
+        transfer.fetch(url, tmp_path)
