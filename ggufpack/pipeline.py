@@ -75,6 +75,7 @@ def build(
     base: str | os.PathLike[str] | None = None,
     adapters: Sequence[str | os.PathLike[str] | AdapterSpec] = (),
     worker: Worker | None = None,
+    token: str | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
     """Package a checkpoint for Ollama. Prints nothing; safe in threads.
@@ -105,6 +106,7 @@ def build(
         adapters: PEFT adapters that are merged into the model while it is converted, in this order.
         worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
             open; ``None`` starts one for this build.
+        token: in the record, and in all temporary names: by it a caller who ends the process finds them.
         on_event: gets ``spec.Event``s.
 
     Raises:
@@ -136,6 +138,7 @@ def build(
         adapters=tuple(
             item if isinstance(item, AdapterSpec) else AdapterSpec(Path(item)) for item in adapters
         ),
+        token=token,
     )
     return run(spec, on_event or ignore_event, worker)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ggufpack.batch import storage, transfer
 from ggufpack.batch.urls import shown, url_of
-from ggufpack.errors import ModelExistsError, ServerUnreachableError
+from ggufpack.errors import ModelExistsError, ServerUnreachableError, UsageError
 from ggufpack.package_folder import RECORD_NAME, replaced_folder, working_prefix
 from ggufpack.package_folder import check_free as check_free_folder
 from ggufpack.packages import sha256_of
@@ -147,7 +149,27 @@ def clean_up(final: Path, token: str) -> None:
     if final.parent.is_dir():
         prefix = working_prefix(final, token)
         for path in [path for path in final.parent.iterdir() if path.name.startswith(prefix)]:
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """A builder that is just being ended may still write into it."""
+    for last in (*[False] * 50, True):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if last or error.errno != errno.ENOTEMPTY:
+                raise UsageError(
+                    f"{folder}, which a killed build left, cannot be removed: {error.strerror or error}.",
+                    action="Remove it, and run again.",
+                    path=folder,
+                ) from error
+        else:
+            return
+        time.sleep(0.1)
 
 
 def clean_up_server(server: OllamaServer, token: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 from ggufpack import __version__
-from ggufpack.batch import storage
 from ggufpack.batch.budget import memory_of
 from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.batch.ray_cluster import connect
@@ -21,7 +21,7 @@ from ggufpack.batch.ray_task import Errand, Relay, build_item
 from ggufpack.batch.urls import absolute as absolute_path
 from ggufpack.batch.urls import url_of
 from ggufpack.errors import GgufpackError, UsageError, WorkerError
-from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
+from ggufpack.pipeline import DEFAULT_OUTPUT
 from ggufpack.spec import BuildSpec, Note
 
 DEFAULT_THREADS = 2
@@ -136,7 +136,9 @@ class RayExecutor:
         probe = probes.beside(output) if url_of(output) is None else None
         memory = memory_of(spec)
         _refuse_what_no_node_has(spec.threads or 1, memory)
-        return _Flight(Errand(Item(item.key, spec), probe, __version__, free=_is_free(spec)), memory)
+        # by it a new try knows what the one before it left
+        spec = replace(spec, token=spec.token or secrets.token_hex(6))
+        return _Flight(Errand(Item(item.key, spec), probe, __version__), memory)
 
     def _submit(self, flight: _Flight) -> Any:
         import ray
@@ -172,7 +174,7 @@ class RayExecutor:
                 )
                 lost.log = str(error)
                 return Outcome(key, "error", None, lost.to_json(), 0.0)
-            return _Flight(_again(flight.errand), flight.memory, flight.losses + 1)
+            return _Flight(replace(flight.errand, again=True), flight.memory, flight.losses + 1)
         return outcome
 
     def _relay_events(self, on_event: ItemHandler) -> None:
@@ -229,20 +231,6 @@ def _with_host(spec: BuildSpec) -> BuildSpec:
     """On another machine nobody's default server is meant: one is named, or nothing is registered."""
     host = spec.host or os.environ.get("OLLAMA_HOST") or None
     return replace(spec, host=host, register=spec.register and host is not None)
-
-
-def _is_free(spec: BuildSpec) -> bool:
-    """Whether there is nothing yet where the package goes, as far as the driver sees."""
-    folder = target_of(spec).folder
-    url = url_of(folder)
-    return not (folder.exists() if url is None else storage.exists(url))
-
-
-def _again(errand: Errand) -> Errand:
-    """The next try: it may replace a package only where none was before the first."""
-    spec = errand.item.spec
-    overwrite = spec.overwrite or errand.free
-    return replace(errand, item=replace(errand.item, spec=replace(spec, overwrite=overwrite)), again=True)
 
 
 def _nodes() -> list[dict[str, Any]]:

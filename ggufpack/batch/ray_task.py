@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import os
 import platform
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ggufpack import __version__
 from ggufpack.batch import existing
-from ggufpack.batch.errands import run_errand
+from ggufpack.batch.builder_lock import LocksMissingError, only_builder
+from ggufpack.batch.errands import Check, run_errand
 from ggufpack.batch.items import Item, Outcome
+from ggufpack.batch.scratch import own_scratch
 from ggufpack.batch.urls import url_of
 from ggufpack.convert.process import Worker
-from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError
+from ggufpack.engine.choose import find_server
+from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError, WorkerError
 from ggufpack.pipeline import open_worker, target_of
-from ggufpack.spec import BuildSpec, EventHandler
+from ggufpack.spec import BuildSpec, EventHandler, Note
 
 FLUSH_SECONDS = 10.0
 
@@ -28,22 +35,20 @@ class Errand:
     """An item on its way to a node. It can be pickled.
 
     Attributes:
-        item: paths in its spec are absolute, or URLs.
+        item: paths in its spec are absolute, or stand for URLs; it has a token.
         probe: a file that the driver keeps beside the packages; ``None`` when they go to a URL.
         version: the driver's ggufpack.
-        free: there was nothing where the package goes, before the first try.
         again: an earlier process died with this item.
     """
 
     item: Item
     probe: Path | None
     version: str
-    free: bool
     again: bool = False
 
 
 class Relay:
-    """An actor that keeps events until the driver asks for them."""
+    """An actor that keeps events until the driver asks for them. It ends with the driver."""
 
     def __init__(self) -> None:
         self._events: list[tuple[str, Any]] = []
@@ -70,28 +75,52 @@ def build_item(errand: Errand, relay: Any) -> Outcome:
     def tell(event: Any) -> None:
         relay.tell.remote(key, event)
 
-    outcome = _carry_out(errand, tell)
+    def still_wanted() -> None:
+        try:
+            ray.get(relay.flush.remote())
+        except ray.exceptions.RayError as error:
+            raise WorkerError(f"The batch that wanted {key} has ended.") from error
+
+    outcome = carry_out_errand(errand, tell, still_wanted)
     with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
         ray.get(relay.flush.remote(), timeout=FLUSH_SECONDS)
     return outcome
 
 
-def _carry_out(errand: Errand, on_event: EventHandler) -> Outcome:
+def carry_out_errand(errand: Errand, on_event: EventHandler, still_wanted: Check) -> Outcome:
+    """Build an item on this node. Errors of ggufpack are its outcome.
+
+    Args:
+        errand: from the driver.
+        on_event: gets events.
+        still_wanted: raises when the driver has gone: nothing is published any more.
+    """
     started = time.monotonic()
     item = errand.item
     try:
         _check(errand)
-        if errand.again:
-            _remove_unfinished(item.spec)
+        _use_own_scratch()
+        with _alone(item.spec, on_event, still_wanted):
+            still_wanted()  # it may have waited long, for Ray or for the lock
+            spec = _after_the_dead(errand)
+            outcome = run_errand(Item(item.key, spec), _worker(), on_event, still_wanted)
     except GgufpackError as error:
-        return Outcome(item.key, "error", None, error.to_json(), time.monotonic() - started)
-    return run_errand(item, _worker(), on_event)
+        outcome = Outcome(item.key, "error", None, error.to_json(), 0.0)
+    return replace(outcome, seconds=time.monotonic() - started)
 
 
 @functools.cache
 def _worker() -> Worker:
     """One for each process: its libraries are imported once. It ends with the process."""
     return open_worker()
+
+
+@functools.cache
+def _use_own_scratch() -> None:
+    """Temporary files of this process and its children are found if they are killed."""
+    held = own_scratch()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(held.scratch)
+    atexit.register(held.close)
 
 
 def _check(errand: Errand) -> None:
@@ -123,7 +152,37 @@ def _check(errand: Errand) -> None:
         )
 
 
-def _remove_unfinished(spec: BuildSpec) -> None:
-    """What a build left when its process was killed: beside the package, and on the server."""
-    if spec.token is not None:
-        existing.clean_up(target_of(spec).folder, spec.token)
+@contextlib.contextmanager
+def _alone(spec: BuildSpec, on_event: EventHandler, still_wanted: Check) -> Iterator[None]:
+    """As the only builder of this item, where packages go to a folder; a store by URL has no locks."""
+    folder = target_of(spec).folder
+    told: list[Note] = []
+
+    def wait() -> None:
+        still_wanted()
+        if not told:
+            told.append(Note("Waiting for its builder of a batch that was killed"))
+            on_event(told[0])
+
+    with contextlib.ExitStack() as stack:
+        if url_of(folder) is None and spec.token is not None:
+            try:
+                stack.enter_context(only_builder(folder, spec.token, wait))
+            except LocksMissingError:
+                on_event(Note(f"{folder.parent} has no file locks: let one batch at a time write there"))
+        yield
+
+
+def _after_the_dead(errand: Errand) -> BuildSpec:
+    """Remove what killed builders of the item left; the spec, which may replace a package of theirs."""
+    spec = errand.item.spec
+    if spec.token is None:
+        return spec
+    folder = target_of(spec).folder
+    existing.clean_up(folder, spec.token)
+    own = existing.read_own_record(folder, spec.token) is not None
+    server = find_server(spec) if errand.again else None
+    if server is not None:
+        with contextlib.closing(server):
+            existing.clean_up_server(server, spec.token)
+    return replace(spec, overwrite=spec.overwrite or own)
