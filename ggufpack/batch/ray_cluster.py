@@ -28,11 +28,9 @@ def connect(address: str | None, stack: contextlib.ExitStack) -> None:
     if ray.is_initialized():
         return  # the caller's
     if address is None:
-        scratch = stack.enter_context(own_scratch()).scratch
+        scratch = str(stack.enter_context(own_scratch()).scratch)
         stack.callback(ray.shutdown)
-        ray.init(
-            _temp_dir=str(scratch), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-        )
+        ray.init(_temp_dir=scratch, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return
     if address != "auto":
         _require_answer(address)

@@ -209,7 +209,7 @@ class BatchRun:
             yield Row(taken.planned, checked)
 
     def _clean_up(self, taken: _Taken) -> None:
-        """A process that was killed for its memory has left what the next run of the item may never remove."""
+        """What a process left that was killed, for its memory say: the item may never be asked for again."""
         spec = taken.item.spec
         try:
             existing.clean_up(taken.claim.target, taken.claim.token)
