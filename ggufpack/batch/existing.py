@@ -153,7 +153,10 @@ def clean_up(final: Path, token: str) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """A builder that is just being ended may still write into it."""
+    """A builder that is just being ended may still write into it. Probes of a cluster's driver are files."""
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        return
     for last in (*[False] * 50, True):
         try:
             shutil.rmtree(folder)

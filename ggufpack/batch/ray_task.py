@@ -36,7 +36,7 @@ class Errand:
 
     Attributes:
         item: paths in its spec are absolute, or stand for URLs; it has a token.
-        probe: a file that the driver keeps beside the packages; ``None`` when they go to a URL.
+        probe: a file that the driver has put beside the package; ``None`` when that goes to a URL.
         version: the driver's ggufpack.
         again: an earlier process died with this item.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ggufpack.batch import storage, transfer
-from ggufpack.batch.urls import joined, url_of
+from ggufpack.batch.urls import joined
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError, DiskSpaceError, UsageError
 
 MARK = "0123456789ab"
@@ -43,21 +44,6 @@ def package(tmp_path: Path) -> Path:
     for name in ("model-Q8_0.gguf", "Modelfile", "ggufpack.json", "1_Pooling/config.json"):
         (folder / name).write_text(name)
     return folder
-
-
-@pytest.mark.parametrize(
-    ("path", "url"),
-    [
-        ("s3://bucket/run/checkpoint-5", "s3://bucket/run/checkpoint-5"),
-        ("file:///data/run", "file:///data/run"),
-        ("hf://team/model", "hf://team/model"),
-        ("/data/run", None),
-        ("run/a:b", None),
-        ("C:/models", None),
-    ],
-)
-def test_paths_that_are_urls(path: str, url: str | None) -> None:
-    assert url_of(Path(path)) == url
 
 
 def test_there_and_back(root: str, package: Path, tmp_path: Path) -> None:
@@ -167,3 +153,65 @@ def test_a_file_that_comes_incomplete(package: Path, tmp_path: Path, monkeypatch
 def test_storage_that_cannot_be_used_is_named(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=url):
         transfer.fetch(url, tmp_path)
+
+
+def test_what_is_no_package_is_never_replaced(root: str, tmp_path: Path, package: Path) -> None:
+    url = joined(root, "model")
+    storage.write(joined(url, "data.csv"), b"precious")
+    with pytest.raises(UsageError, match="is not a package of ggufpack"):
+        transfer.put(package, url, token=MARK, overwrite=True)
+    assert listing(url) == ["/data.csv"]
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("upto", range(6))
+def test_a_put_that_is_killed(
+    root: str, package: Path, upto: int, replaces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of its writes. What is there is no package, or a whole one; and it can be cleaned up."""
+    url = joined(root, "model")
+    if replaces:
+        transfer.put(package, url, token="0" * 12, overwrite=False)
+        (package / "ggufpack.json").write_text("newer")
+    kind: Any = LocalFileSystem if root.startswith("file") else MemoryFileSystem
+    writes: list[str] = []
+    with monkeypatch.context() as patch:
+        renames = ("mv",) if kind is LocalFileSystem else ()
+        for name in ("put_file", "rm_file", "rm", "pipe_file", *renames):
+            patch.setattr(kind, name, dying(getattr(kind, name), writes, upto))
+        patch.setattr(transfer, "_clean_up_renamed", lambda *_: None)
+        patch.setattr(transfer, "_clean_up_unfinished", lambda *_: None)
+        with contextlib.suppress(KilledError):
+            transfer.put(package, url, token=MARK, overwrite=replaces)
+    transfer.clean_up(url, "1" * 12)  # of another journal
+    left = listing(root)
+    assert left or upto == 0
+    transfer.clean_up(url, MARK)
+    found = listing(root)
+    whole = [
+        "/model/1_Pooling/config.json",
+        "/model/Modelfile",
+        "/model/ggufpack.json",
+        "/model/model-Q8_0.gguf",
+    ]
+    assert found in ([], whole)
+    if found and not replaces:
+        assert upto >= 4
+    if replaces and root.startswith("file"):
+        assert found == whole  # the older package is never lost where folders can be renamed
+    transfer.put(package, url, token=MARK, overwrite=True)
+    assert listing(root) == whole
+
+
+class KilledError(BaseException):
+    """In place of SIGKILL."""
+
+
+def dying(method: Any, writes: list[str], upto: int) -> Any:
+    def call(self: Any, *arguments: Any, **more: Any) -> Any:
+        if len(writes) == upto:
+            raise KilledError
+        writes.append(method.__name__)
+        return method(self, *arguments, **more)
+
+    return call
