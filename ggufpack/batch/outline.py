@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from ggufpack.batch import storage
+from ggufpack.batch.scratch import own_scratch
 from ggufpack.batch.urls import joined
 from ggufpack.checkpoint.header import MAX_HEADER_BYTES
 from ggufpack.checkpoint.jsonfiles import MAX_INDEX_BYTES
@@ -40,8 +40,8 @@ def outline(url: str, depth: int) -> Iterator[Path]:
         UsageError: the storage cannot be asked.
     """
     above = PurePosixPath(url.partition("://")[2])
-    with tempfile.TemporaryDirectory(prefix="ggufpack-outline-") as scratch:
-        root = Path(scratch).resolve() / str(above).lstrip("/")
+    with own_scratch() as held:
+        root = held.scratch.resolve() / str(above).lstrip("/")
         root.mkdir(parents=True)
         for name, size in storage.listing(url, depth).items():
             path = root / name

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.batch import JOURNAL, command, training_output
+from ggufpack.packages import sha256_of
+from tests.support.batch import JOURNAL, command, kill_all, training_output
 
 OPTIONS = ("--verify", "none", "-q", "Q8_0", "--template", "chatml", "--no-reuse", "--no-register")
+OTHERS = ("Modelfile", "ggufpack.json", "report.html")
 
 
 @pytest.fixture
@@ -25,11 +29,10 @@ def bucket(tiny_model: Callable[[str], Path], tmp_path: Path) -> Path:
 
 def batch(folder: Path, *words: str | Path) -> tuple[int, dict[str, Any], str]:
     """Exit code, the JSON object, stderr; run in ``folder``."""
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         command("batch", "--json", *OPTIONS, *words),
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": os.pathsep.join(_path())},
+        cwd=_made(folder),
+        env=_environment(folder),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -39,8 +42,16 @@ def batch(folder: Path, *words: str | Path) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-def _path() -> list[str]:
-    return [str(Path(word).absolute()) for word in os.environ.get("PYTHONPATH", "").split(os.pathsep) if word]
+def _made(folder: Path) -> Path:
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Temporary files in the folder; the checkout is found from there."""
+    words = [word for word in os.environ.get("PYTHONPATH", "").split(os.pathsep) if word]
+    path = os.pathsep.join(str(Path(word).absolute()) for word in words)
+    return {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": path}
 
 
 def statuses(found: dict[str, Any]) -> dict[str, tuple[str, bool]]:
@@ -51,6 +62,13 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def temporary(folder: Path) -> list[Path]:
+    """Temporary files; the empty folder that this user's are in stays."""
+    return [
+        path for path in (folder / "tmp").glob("*") if not path.name.startswith("ggp-") or any(path.iterdir())
+    ]
+
+
 def test_from_url_to_url(bucket: Path, tmp_path: Path) -> None:
     url, output = f"file://{bucket}/run/checkpoint-*", f"file://{bucket}/packages"
     code, found, errors = batch(tmp_path / "here", url, "--output", output)
@@ -58,7 +76,7 @@ def test_from_url_to_url(bucket: Path, tmp_path: Path) -> None:
     assert statuses(found) == {"run-1": ("unverified", False), "run-2": ("unverified", False)}
     assert names(bucket / "packages") == {"run-1", "run-2", "index.html"}
     assert names(tmp_path / "here") == {JOURNAL, "tmp"}
-    assert names(tmp_path / "here" / "tmp") == set()
+    assert temporary(tmp_path / "here") == []
     item = found["items"][1]
     assert item["checkpoint"] == f"file://{bucket}/run/checkpoint-2"
     assert item["result"]["folder"] == item["folder"] == f"{output}/run-2"
@@ -82,3 +100,34 @@ def test_from_url_to_url(bucket: Path, tmp_path: Path) -> None:
     assert statuses(found) == {f"run-{step}": ("unverified", False) for step in (1, 2, 3)}, errors
     code, found, errors = batch(tmp_path / "here", url, "--output", output, "--trust-mtime")
     assert statuses(found) == {f"run-{step}": ("unverified", True) for step in (1, 2, 3)}, errors
+
+
+def test_kills_at_random_moments(bucket: Path, tmp_path: Path) -> None:
+    """Nothing is lost, nothing half lies under a final name, and nothing is left at the end."""
+    here = tmp_path / "here"
+    words = [f"file://{bucket}/run", "--output", f"file://{bucket}/packages"]
+    chance = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command("batch", *OPTIONS, *words),
+            cwd=_made(here),
+            env=_environment(here),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(chance.uniform(3, 12))
+        kill_all(process)
+        for package in bucket.glob("packages/run-*"):
+            assert names(package) == {f"{package.name}-Q8_0.gguf", *OTHERS}
+    code, found, errors = batch(here, *words)
+    assert code == 0, errors
+    assert set(statuses(found)) == {"run-1", "run-2"}
+    assert names(bucket / "packages") == {"run-1", "run-2", "index.html"}
+    assert names(here) == {JOURNAL, "tmp"}
+    assert temporary(here) == []
+    for item in found["items"]:
+        (file,) = item["result"]["files"]
+        assert sha256_of(Path(file["path"].removeprefix("file://"))) == file["sha256"]
+    assert batch(here, *words)[1]["reused"] == 2
