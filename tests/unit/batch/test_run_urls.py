@@ -101,7 +101,8 @@ def test_finished_work_is_not_redone_and_temporary_files_go(
     assert built == ["run-1", "run-2"]
     assert rows["run-1"].to_json()["folder"] == rows["run-1"].result["folder"] == f"{bucket}/packages/run-1"
     assert names(f"{bucket}/packages") == WHOLE
-    assert list(small_builds.iterdir()) == []
+    assert list(small_builds.glob("*/*")) == []  # the folder of this user's temporary files stays, empty
+    assert list(small_builds.glob("ggufpack-*")) == []
     built, rows = run(bucket, tmp_path)
     assert built == []
     assert all(row.reused for row in rows.values())
@@ -202,7 +203,8 @@ def test_who_is_not_wanted_any_more_publishes_nothing(bucket: str, small_builds:
     assert outcome.error is not None
     assert outcome.error["problem"] == "The batch has ended."
     assert not storage.exists(f"{bucket}/packages/run-1")
-    assert list(small_builds.iterdir()) == []
+    assert list(small_builds.glob("*/*")) == []  # the folder of this user's temporary files stays, empty
+    assert list(small_builds.glob("ggufpack-*")) == []
 
 
 def test_errors_name_urls(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
