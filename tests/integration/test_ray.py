@@ -43,7 +43,7 @@ NODE: dict[str, Any] = {"num_cpus": 2, "memory": 4 * GIB, "object_store_memory":
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes with room for one item each; drivers are on the first."""
+    """One node, with room for one item; drivers are there."""
     folder = Path(tempfile.mkdtemp(prefix="ggp-ray-"))  # its sockets need a short path
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +54,6 @@ def cluster() -> Iterator[Cluster]:
             patch.setenv("RAY_local_fs_capacity_threshold", "1")  # a disk that is nearly full is no matter
             started = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
             try:
-                started.add_node(**NODE)
                 yield started
             finally:
                 started.shutdown()  # type: ignore[no-untyped-call]
@@ -64,9 +63,12 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def connected(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster, with one connection for several executors: their processes stay for the next test."""
+    """With one connection for several executors: their processes stay for the next test. A second node comes
+    after it: this driver, and its relay, are on the first.
+    """
     with contextlib.ExitStack() as stack:
         connect(cluster.address, stack)
+        cluster.add_node(**NODE)
         yield cluster
 
 
