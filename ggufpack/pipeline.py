@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,6 +75,7 @@ def build(
     base: str | os.PathLike[str] | None = None,
     adapters: Sequence[str | os.PathLike[str] | AdapterSpec] = (),
     worker: Worker | None = None,
+    token: str | None = None,
     on_event: EventHandler | None = None,
 ) -> BuildResult:
     """Package a checkpoint for Ollama. Prints nothing; safe in threads.
@@ -105,6 +106,7 @@ def build(
         adapters: PEFT adapters that are merged into the model while it is converted, in this order.
         worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
             open; ``None`` starts one for this build.
+        token: in the record, and in all temporary names: by it a caller who ends the process finds them.
         on_event: gets ``spec.Event``s.
 
     Raises:
@@ -136,6 +138,7 @@ def build(
         adapters=tuple(
             item if isinstance(item, AdapterSpec) else AdapterSpec(Path(item)) for item in adapters
         ),
+        token=token,
     )
     return run(spec, on_event or ignore_event, worker)
 
@@ -149,8 +152,16 @@ def open_worker() -> Worker:
     return Worker(vendoring.require())
 
 
-def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker | None = None) -> BuildResult:
-    """Carry out a spec. As ``build``, which makes the spec from plain arguments."""
+def run(
+    spec: BuildSpec,
+    on_event: EventHandler = ignore_event,
+    worker: Worker | None = None,
+    before_publish: Callable[[Path], None] | None = None,
+) -> BuildResult:
+    """Carry out a spec. As ``build``, which makes the spec from plain arguments.
+
+    ``before_publish`` gets the folder with the whole package, before anything has a final name.
+    """
     target = target_of(spec)
     check_free(target.folder, overwrite=spec.overwrite)
     with contextlib.ExitStack() as stack:
@@ -186,6 +197,8 @@ def run(spec: BuildSpec, on_event: EventHandler = ignore_event, worker: Worker |
             )
             write_record(folder.working / RECORD_NAME, record)
             write_report(record, folder.working / REPORT_NAME)
+            if before_publish is not None:
+                before_publish(folder.working)
             for file in publishable:
                 if file.staged is not None:
                     file.staged.publish(file.names, overwrite=spec.overwrite)

@@ -159,6 +159,7 @@ class BuildSpec:
         cache: folder of the tensor cache; ``None`` is the user's.
         token: in the record, and in the build's temporary names on disk and on the server: by it a batch
             knows its packages, and what a killed build of its own left. ``None``: random names.
+        aliases: folders of this machine, and what the record calls them: the URLs they were fetched from.
     """
 
     checkpoint: Path
@@ -184,6 +185,7 @@ class BuildSpec:
     reuse: bool = False
     cache: Path | None = None
     token: str | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 # --- what comes out ---------------------------------------------------------

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufpack.batch import storage
+from ggufpack.batch.outline import outline
+from ggufpack.batch.transfer import sizes
+from ggufpack.batch.urls import joined, url_of
+from ggufpack.checkpoint import Checkpoint, open_checkpoint
 from ggufpack.checkpoint.adapted import open_model
-from ggufpack.checkpoint.tensors import TensorTable
-from ggufpack.convert.job import memory_needed
+from ggufpack.checkpoint.tensors import TensorTable, read_tensors
+from ggufpack.child import usable_cpus
+from ggufpack.convert.job import memory_needed, worker_memory
 from ggufpack.errors import ConversionError, DiskSpaceError
 from ggufpack.pipeline import target_of
 from ggufpack.quantize.types import FILE_TYPES, TensorType
@@ -25,24 +33,67 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes: memory, and disk in a folder that exists."""
+    """Bytes: memory, disk in a folder that exists, and disk for temporary files."""
 
     memory: int
     disk: int
     folder: Path
+    scratch: int = 0
 
 
 def needs_of(spec: BuildSpec) -> Needs:
-    """An upper estimate.
+    """An upper estimate. What has a URL is a temporary file here, the package included.
 
     Raises:
         GgufpackError: the checkpoint cannot be opened.
     """
+    memory = memory_of(spec)
+    disk = sum(file_size(_tensors(spec), quantization) for quantization in spec.quantizations)
+    models = (spec.checkpoint, *(one.folder for one in spec.adapters), spec.base)
+    urls = filter(None, (url_of(model) for model in models if model is not None))
+    fetched = sum(sum(sizes(url).values()) for url in urls)
     folder = target_of(spec).folder
+    if url_of(folder) is not None:
+        return Needs(memory, 0, Path.cwd(), disk + fetched)
     existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    return Needs(memory, disk, existing, fetched)
+
+
+def memory_of(spec: BuildSpec) -> int:
+    """Bytes that an item takes where it is built, estimated.
+
+    Raises:
+        GgufpackError: the checkpoint cannot be opened.
+    """
+    url = url_of(_model(spec))
+    if url is None:
+        with _opened(spec) as checkpoint:
+            return memory_needed(checkpoint, spec.threads) + BUILDER_BYTES
+    tokenizer = storage.size_of(joined(url, "tokenizer.json"))
+    return worker_memory(tokenizer, spec.threads or usable_cpus()) + BUILDER_BYTES
+
+
+def _tensors(spec: BuildSpec) -> TensorTable:
+    url = url_of(_model(spec))
+    if url is None:
+        with _opened(spec) as checkpoint:
+            return checkpoint.tensors
+    with outline(url, 1) as copy:
+        return read_tensors(copy)[0]
+
+
+def _model(spec: BuildSpec) -> Path:
+    return spec.base if spec.base is not None else spec.checkpoint
+
+
+@contextmanager
+def _opened(spec: BuildSpec) -> Iterator[Checkpoint]:
+    """With its adapters, unless one is not here yet."""
+    if any(url_of(folder) for folder in (spec.checkpoint, *(one.folder for one in spec.adapters))):
+        yield open_checkpoint(_model(spec))
+        return
     with open_model(spec.checkpoint, spec.base, spec.adapters) as checkpoint:
-        disk = sum(file_size(checkpoint.tensors, quantization) for quantization in spec.quantizations)
-        return Needs(memory_needed(checkpoint, spec.threads) + BUILDER_BYTES, disk, existing)
+        yield checkpoint
 
 
 def _bits(kind: TensorType) -> float:
@@ -72,10 +123,12 @@ class Budget:
 
     Args:
         memory: bytes; ``None`` asks the system.
+        scratch: folder of temporary files; ``None`` is the system's.
     """
 
-    def __init__(self, memory: int | None = None) -> None:
+    def __init__(self, memory: int | None = None, scratch: Path | None = None) -> None:
         self.memory = available_memory() if memory is None else memory
+        self.scratch = scratch or Path(tempfile.gettempdir())
 
     def admits(self, needs: Needs, running: Sequence[Needs]) -> bool:
         """Whether an item may start beside those that run.
@@ -89,16 +142,40 @@ class Budget:
                 f"It needs about {needs.memory / 1e9:.1f} GB of memory; free are {self.memory / 1e9:.1f}.",
                 action="Close other programs, or use fewer --threads.",
             )
-        free = shutil.disk_usage(needs.folder).free
-        if needs.disk > free and not running:
-            raise DiskSpaceError(
-                f"It needs up to {needs.disk / 1e9:.1f} GB in {needs.folder}; free are {free / 1e9:.1f}.",
-                action="Make room, or choose another --output.",
-                path=needs.folder,
-            )
+        if not running:
+            for device, (folder, wanted) in self._disks([needs]).items():
+                self._refuse_what_does_not_fit(folder, wanted, is_scratch=device == _device(self.scratch))
         memory = sum(one.memory for one in running) + needs.memory
-        disk = sum(one.disk for one in running) + needs.disk
-        return memory <= self.memory and disk <= free
+        disks = self._disks([*running, needs]).values()
+        return memory <= self.memory and all(
+            wanted <= shutil.disk_usage(folder).free for folder, wanted in disks
+        )
+
+    def _disks(self, all_needs: Sequence[Needs]) -> dict[int, tuple[Path, int]]:
+        """Device to a folder on it, and the bytes that are wanted there."""
+        found: dict[int, tuple[Path, int]] = {}
+        for needs in all_needs:
+            for folder, wanted in ((needs.folder, needs.disk), (self.scratch, needs.scratch)):
+                if wanted:
+                    device = _device(folder)
+                    _, before = found.get(device, (folder, 0))
+                    found[device] = folder, before + wanted
+        return found
+
+    @staticmethod
+    def _refuse_what_does_not_fit(folder: Path, wanted: int, *, is_scratch: bool) -> None:
+        free = shutil.disk_usage(folder).free
+        if wanted > free:
+            raise DiskSpaceError(
+                f"It needs up to {wanted / 1e9:.1f} GB in {folder}; free are {free / 1e9:.1f}.",
+                action="Make room, or choose another --output"
+                + (" or --journal, beside which temporary files lie." if is_scratch else "."),
+                path=folder,
+            )
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev
 
 
 def available_memory() -> int:

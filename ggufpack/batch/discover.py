@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ggufpack.batch.outline import outline
+from ggufpack.batch.urls import url_of
 from ggufpack.checkpoint.config import read_config
 from ggufpack.checkpoint.header import read_header
 from ggufpack.checkpoint.jsonfiles import read_object
@@ -37,12 +39,14 @@ class Found:
         run: name of the training output it belongs to.
         step: of ``checkpoint-N``; ``None`` for a final export.
         adapter: whether it is a PEFT adapter.
+        base: that an adapter names as its base model: a folder, or an id.
     """
 
     folder: Path
     run: str
     step: int | None
     adapter: bool
+    base: str | None = None
 
     @property
     def fields(self) -> dict[str, str]:
@@ -72,10 +76,29 @@ class Discovery:
 
 
 def discover(root: Path) -> Discovery:
-    """Look through a training output, or through a folder of several.
+    """Look through a training output, or through a folder of several; of this machine, or by URL.
 
     Folders of packages, hidden ones and links to folders are passed over.
+
+    Raises:
+        UsageError: the storage of a URL cannot be asked.
+        CheckpointFileError: a name in it leads elsewhere.
     """
+    url = url_of(root)
+    if url is None:
+        return _discover(root)
+    with outline(url, MAX_DEPTH + 1) as copy:
+        looked = _discover(copy)
+        return Discovery(
+            tuple(replace(one, folder=root / one.folder.relative_to(copy)) for one in looked.found),
+            tuple(
+                LeftOut(root / one.folder.relative_to(copy), one.reason.replace(str(copy), url))
+                for one in looked.left_out
+            ),
+        )
+
+
+def _discover(root: Path) -> Discovery:
     found: list[Found] = []
     left_out: list[LeftOut] = []
     # links to folders could lead in circles; the one that was named is followed
@@ -151,7 +174,14 @@ def _looks_like_one(name: str, entries: dict[str, Path]) -> bool:
 def _found(folder: Path) -> Found:
     match = _CHECKPOINT.match(folder.name)
     step = None if match is None else int(match[1])
-    return Found(folder, _run_folder(folder).name or folder.name, step, is_adapter(folder))
+    adapter = is_adapter(folder)
+    run = _run_folder(folder).name or folder.name
+    return Found(folder, run, step, adapter, _named_base(folder) if adapter else None)
+
+
+def _named_base(folder: Path) -> str | None:
+    named = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return named if isinstance(named, str) and named else None
 
 
 def _run_folder(folder: Path) -> Path:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ggufpack.errors import ModelExistsError, ServerUnreachableError
+from ggufpack.batch import storage, transfer
+from ggufpack.batch.urls import shown, url_of
+from ggufpack.errors import ModelExistsError, ServerUnreachableError, UsageError
 from ggufpack.package_folder import RECORD_NAME, replaced_folder, working_prefix
+from ggufpack.package_folder import check_free as check_free_folder
 from ggufpack.packages import sha256_of
 from ggufpack.pipeline import Target
 from ggufpack.registry import OllamaServer, leftovers
@@ -18,7 +24,10 @@ _MAX_RECORD_BYTES = 256 << 20
 
 
 def digest_of(path: Path) -> str | None:
-    """sha256 in hex; ``None`` when there is no such file."""
+    """sha256 in hex, of what lies there now; ``None`` when there is no such file."""
+    url = url_of(path)
+    if url is not None:
+        return storage.digest(url, hashlib.sha256())
     try:
         return sha256_of(path)
     except FileNotFoundError:
@@ -27,14 +36,19 @@ def digest_of(path: Path) -> str | None:
 
 def read_own_record(folder: Path, token: str) -> Mapping[str, Any] | None:
     """The record of a package that was made with this token; ``None`` for any other folder."""
-    path = folder / RECORD_NAME
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return None
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(_read(folder / RECORD_NAME))
     except (OSError, ValueError):  # not there, or none of ours: then it is not replaced
         return None
     return record if isinstance(record, dict) and record.get("token") == token else None
+
+
+def _read(path: Path) -> bytes:
+    url = url_of(path)
+    size = path.stat().st_size if url is None else storage.size_of(url)
+    if size > _MAX_RECORD_BYTES:
+        return b""
+    return path.read_bytes() if url is None else storage.read(url, 0, size) if size else b""
 
 
 def result_of(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -42,10 +56,10 @@ def result_of(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     result = dict(record["result"])
     return {
         **result,
-        "folder": str(folder),
-        "record": str(folder / RECORD_NAME),
-        "files": [{**file, "path": str(folder / file["path"])} for file in result["files"]],
-        "modelfiles": {key: str(folder / name) for key, name in result["modelfiles"].items()},
+        "folder": shown(folder),
+        "record": shown(folder / RECORD_NAME),
+        "files": [{**file, "path": shown(folder / file["path"])} for file in result["files"]],
+        "modelfiles": {key: shown(folder / name) for key, name in result["modelfiles"].items()},
     }
 
 
@@ -109,8 +123,25 @@ def refuse_foreign_names(server: OllamaServer, target: Target, own: Collection[s
     return found
 
 
+def check_free(final: Path, *, overwrite: bool) -> None:
+    """Refuse a place that holds something else.
+
+    Raises:
+        UsageError: there is a package already and ``overwrite`` is off, or it is no package.
+    """
+    url = url_of(final)
+    if url is None:
+        check_free_folder(final, overwrite=overwrite)
+    else:
+        transfer.check_free(url, overwrite=overwrite)
+
+
 def clean_up(final: Path, token: str) -> None:
-    """Remove what a killed build left on the disk; a package that it had moved aside is put back."""
+    """Remove what a killed build left there; a package that it had moved aside is put back."""
+    url = url_of(final)
+    if url is not None:
+        transfer.clean_up(url, token)
+        return
     old = replaced_folder(final, token)
     if old.is_dir():
         if final.exists():
@@ -120,7 +151,30 @@ def clean_up(final: Path, token: str) -> None:
     if final.parent.is_dir():
         prefix = working_prefix(final, token)
         for path in [path for path in final.parent.iterdir() if path.name.startswith(prefix)]:
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """A builder that is just being ended may still write into it. Probes of a cluster's driver are files."""
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        return
+    for last in (*[False] * 50, True):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if last or error.errno != errno.ENOTEMPTY:
+                raise UsageError(
+                    f"{folder}, which a killed build left, cannot be removed: {error.strerror or error}.",
+                    action="Remove it, and run again.",
+                    path=folder,
+                ) from error
+        else:
+            return
+        time.sleep(0.1)
 
 
 def clean_up_server(server: OllamaServer, token: str) -> set[str]:

@@ -7,26 +7,25 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from blake3 import blake3
 
 from ggufpack import __version__
+from ggufpack.batch import storage
+from ggufpack.batch.model_files import listed, model_files
+from ggufpack.batch.storage import Signature
+from ggufpack.batch.urls import url_of
 from ggufpack.checkpoint import locate
-from ggufpack.checkpoint.layout import has_adapter, is_training_state
-from ggufpack.errors import CheckpointFileError, GgufpackError
+from ggufpack.checkpoint.layout import has_adapter
+from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 from ggufpack.spec import BuildSpec
 from ggufpack.vendoring.lock import load_lock
 
 # fields of BuildSpec that change how a package is made, and nothing in it
 _NOT_IN_THE_PACKAGE = frozenset(
-    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token"}
+    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token", "aliases"}
 )
-# logs of trainers, beside their state (``is_training_state``); no build reads them
-_TRAINING_LOG = "trainer_"
-
-# size, mtime in ns, inode, device
-Signature: TypeAlias = tuple[int, int, int, int]
 # (path, signature) → digest, when it is known for exactly this signature
 Known: TypeAlias = Callable[[Path, Signature], "str | None"]
 
@@ -55,7 +54,7 @@ class Inputs:
         """Whether all files are as they were looked at: none was replaced, written or removed."""
         try:
             return all(signature(path) == state for path, state in self.files.items())
-        except OSError:
+        except (OSError, CheckpointFileError):
             return False
 
     def digest(self, known: Known = lambda _path, _state: None) -> tuple[str, dict[Path, str]]:
@@ -67,7 +66,8 @@ class Inputs:
         digests: dict[Path, str] = {}
         whole = blake3()
         for path, state in self.files.items():
-            digests[path] = known(path, state) or file_digest(path)
+            found = known(path, state) if storage.tells_changes(state) else None
+            digests[path] = found or file_digest(path)
             whole.update(f"{path}\0{digests[path]}\n".encode())
         return whole.hexdigest(), digests
 
@@ -81,11 +81,18 @@ def spec_digest(spec: BuildSpec) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """blake3 of a file's content.
+    """blake3 of a file's content; that of a URL is read in pieces, and never wholly here.
 
     Raises:
         CheckpointFileError: it cannot be read.
     """
+    url = url_of(path)
+    if url is not None:
+        hasher: Any = blake3()
+        found = storage.digest(url, hasher)
+        if found is None:
+            raise CheckpointFileError(f"{url} cannot be read: was it removed meanwhile?", path=path)
+        return found
     try:
         return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     except OSError as error:
@@ -97,7 +104,10 @@ def file_digest(path: Path) -> str:
 
 
 def signature(path: Path) -> Signature:
-    """State of a file, by which a change shows, as far as the filesystem's clock does."""
+    """State of a file, by which a change shows, as far as the filesystem's clock or the store tells."""
+    url = url_of(path)
+    if url is not None:
+        return storage.signature(url)
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
 
@@ -119,19 +129,13 @@ def _files(spec: BuildSpec) -> Iterator[Path]:
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
-    """All files of a checkpoint, and of folders in it like ``1_Pooling``, but for the trainer's state."""
-    folder = folder if has_adapter(folder) else locate(folder)
-    for path in folder.iterdir():
-        if path.is_file() and not path.name.startswith((".", _TRAINING_LOG)):
-            if not is_training_state(path.name):
-                yield path
-        elif path.is_dir() and (path / "config.json").is_file() and not _is_model(path):
-            yield path / "config.json"
-
-
-def _is_model(folder: Path) -> bool:
-    try:
-        locate(folder)
-    except GgufpackError:
-        return False
-    return True
+    """Of a checkpoint or an adapter, of this machine or by URL."""
+    url = url_of(folder)
+    if url is None:
+        folder = folder if has_adapter(folder) else locate(folder)
+        names = listed(folder)
+    else:
+        names = list(storage.listing(url, 2))
+        if not names:
+            raise CheckpointLayoutError(f"{url} does not exist, or is empty.", action="Check the URL.")
+    yield from (folder / name for name in model_files(names))

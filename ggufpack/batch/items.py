@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ggufpack.convert.process import Worker
@@ -62,11 +63,16 @@ class Executor(Protocol):
         ...
 
 
-def carry_out(item: Item, worker: Worker | None = None, on_event: EventHandler = ignore_event) -> Outcome:
-    """Build one item. Errors of ggufpack are its outcome; others (a bug) are raised."""
+def carry_out(
+    item: Item,
+    worker: Worker | None = None,
+    on_event: EventHandler = ignore_event,
+    before_publish: Callable[[Path], None] | None = None,
+) -> Outcome:
+    """Build one item of this machine. Errors of ggufpack are its outcome; others (a bug) are raised."""
     started = time.monotonic()
     try:
-        result = run(item.spec, on_event, worker)
+        result = run(item.spec, on_event, worker, before_publish)
     except GgufpackError as error:
         made = error.result if isinstance(error, VerificationError) else None
         return Outcome(

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from ggufpack.batch.inputs import Signature
 from ggufpack.batch.lease import Lease, is_held, owner_words, sweep
+from ggufpack.batch.storage import Signature
 from ggufpack.errors import JournalError
 
 State = Literal["claimed", "done", "failed", "error"]
@@ -199,6 +199,29 @@ class Journal:
         if entry.state != "claimed" or entry.lease is None:
             return False
         return entry.lease != self.lease.name and is_held(self.path, entry.lease)
+
+    def dead(self) -> tuple[Entry, ...]:
+        """Items whose claim has an owner that lives no more: it may have left temporary files and names."""
+        return tuple(
+            one
+            for one in self.entries()
+            if one.state == "claimed" and one.lease not in (None, self.lease.name) and not self._is_held(one)
+        )
+
+    def take_over(self, entry: Entry) -> Claim | None:
+        """A dead owner's claim as it is, to clean up after it; ``None`` when somebody else was first."""
+        with self._writing() as connection:
+            if self.entry(entry.target) != entry:
+                return None
+            connection.execute(
+                "UPDATE items SET lease = ?, owner = ? WHERE target = ?",
+                (self.lease.name, owner_words(), str(entry.target)),
+            )
+        return Claim(entry.target, entry.token)
+
+    def give_back(self, claim: Claim, lease: str | None) -> None:
+        """A claim that was taken over: to nobody, or to its dead owner when cleaning up failed."""
+        self._update(claim, "lease = ?", lease)
 
     def inputs(self, claim: Claim, digest: str | None) -> None:
         """The digest of what the build reads."""

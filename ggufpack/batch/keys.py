@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from ggufpack.batch.located import Located, manifest_error
 from ggufpack.batch.names import check_pattern
+from ggufpack.batch.urls import check_url, url_of
 from ggufpack.checkpoint.adapter_sources import parse_adapter
 from ggufpack.errors import GgufpackError, UsageError
 from ggufpack.proofs import VERIFY_LEVELS
@@ -32,8 +33,13 @@ class Source:
         return self.path.parent
 
     def resolve(self, text: str) -> Path:
-        """A path as the manifest gives it."""
-        return self.folder / Path(text).expanduser()
+        """A path as the manifest gives it; a URL stays.
+
+        Raises:
+            UsageError: a URL with credentials in it.
+        """
+        path = check_url(Path(text))
+        return path if url_of(path) is not None else self.folder / path.expanduser()
 
 
 def read_values(source: Source, entries: Mapping[str, Located], *, extra: tuple[str, ...] = ()) -> Values:
@@ -130,6 +136,12 @@ def _require(path: Path) -> Path:
     return path
 
 
+def _model(source: Source, value: Any) -> Path:
+    """A folder of this machine, or one by URL: whether that exists shows when it is read."""
+    path = _folder(source, value)
+    return path if url_of(path) is not None else _existing(source, value)
+
+
 def _types(source: Source, value: Any) -> tuple[str, ...]:
     return parse_file_types(",".join(_texts(source, value)))
 
@@ -169,7 +181,8 @@ def _word(value: Any) -> str:
 def _adapters(source: Source, value: Any) -> tuple[AdapterSpec, ...]:
     found = tuple(parse_adapter(word, source.resolve) for word in _texts(source, value))
     for adapter in found:
-        _require(adapter.folder)
+        if url_of(adapter.folder) is None:
+            _require(adapter.folder)
     return found
 
 
@@ -203,7 +216,7 @@ _KEYS: Mapping[str, tuple[str, str, Reader]] = {
     "imatrix": ("a file", "imatrix", _existing),
     "calibration": ("a file or folder", "calibration", _existing),
     "device": ("a text", "device", _text),
-    "base": ("a folder", "base", _existing),
+    "base": ("a folder", "base", _model),
     "adapter": ("DIR, DIR=WEIGHT, or a list of them", "adapters", _adapters),
     "reuse": ("true or false", "reuse", _flag),
     "cache": ("a folder", "cache", _folder),

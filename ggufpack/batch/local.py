@@ -54,7 +54,8 @@ class LocalExecutor:
         self._jobs = jobs or default_jobs()
         self._lease = lease
         self._needs = needs
-        self._budget = budget or Budget()
+        # processes with a lease have their temporary files beside the journal (``slot``)
+        self._budget = budget or Budget(scratch=None if lease is None else lease[0].parent)
         self._idle: list[_Slot] = []
         self._busy: dict[_Slot, _Running] = {}
 

@@ -8,7 +8,7 @@
         name: best
         parameters: {temperature: 0.7}
 
-Paths are relative to the manifest's folder.
+Paths are relative to the manifest's folder; URLs (``s3://bucket/run``) stand for folders as well.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import glob
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufpack.batch import storage
 from ggufpack.batch.discover import natural_order
 from ggufpack.batch.keys import Source, Values, check_keys, read_values
 from ggufpack.batch.located import Located, load_located, manifest_error
+from ggufpack.batch.urls import url_of
+from ggufpack.errors import GgufpackError
 
 SUFFIXES = (".yaml", ".yml", ".toml")
 _KEYS = ("name", "defaults", "items")
@@ -68,7 +71,16 @@ def read_manifest(path: Path) -> tuple[Wanted, ...]:
 
 
 def expand(pattern: Path) -> list[Path]:
-    """Folders that a path or glob names; none when there is no such folder."""
+    """Folders that a path, a URL or a glob of them names; none when there is no such folder.
+
+    Raises:
+        UsageError: the storage of a URL cannot be asked.
+    """
+    url = url_of(pattern)
+    if url is not None:
+        if not _GLOB.intersection(url):
+            return [pattern] if storage.exists(url) else []
+        return sorted(map(Path, storage.folders(url)), key=natural_order)
     if not _GLOB.intersection(str(pattern)):
         return [pattern] if pattern.exists() else []
     matches = map(Path, glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - Path has none for absolute ones
@@ -91,7 +103,16 @@ def _item(source: Source, item: Located, shared: Values) -> list[Wanted]:
         raise manifest_error(
             source.path, checkpoint.line, "checkpoint must be a path or a glob.", key="checkpoint"
         )
-    folders = expand(source.resolve(checkpoint.value))
+    try:
+        folders = expand(source.resolve(checkpoint.value))
+    except GgufpackError as error:
+        raise manifest_error(
+            source.path,
+            checkpoint.line,
+            f"checkpoint: {error.problem}",
+            action=error.action,
+            key="checkpoint",
+        ) from error
     if not folders:
         is_glob = _GLOB.intersection(checkpoint.value)
         raise manifest_error(

@@ -10,9 +10,9 @@ from ggufpack.batch.discover import Found, LeftOut, discover
 from ggufpack.batch.items import Item
 from ggufpack.batch.manifest import SUFFIXES, Wanted, expand, read_manifest
 from ggufpack.batch.names import make_name
-from ggufpack.checkpoint.jsonfiles import read_object
-from ggufpack.checkpoint.layout import ADAPTER_CONFIG, CONFIG
-from ggufpack.errors import CheckpointFileError, GgufpackError, ManifestError, UsageError
+from ggufpack.batch.urls import absolute, check_url, shown, url_of
+from ggufpack.checkpoint.layout import CONFIG
+from ggufpack.errors import GgufpackError, ManifestError, UsageError
 from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
 from ggufpack.registry.names import parse, suggested
 from ggufpack.spec import BuildSpec
@@ -63,6 +63,7 @@ def plan_batch(arguments: Sequence[str], defaults: BuildSpec, *, may_be_empty: b
     """
     planned: list[Planned] = []
     left_out: list[LeftOut] = []
+    _check_urls(defaults)
     for wanted in _wanted(arguments):
         found, incomplete = _look(wanted, may_be_empty=may_be_empty)
         left_out += incomplete
@@ -82,7 +83,7 @@ def refuse_clashes(planned: Sequence[Planned]) -> None:
     seen: dict[str, Planned] = {}
     for one in planned:
         spec, target = one.item.spec, target_of(one.item.spec)
-        claims = {f"package folder {target.folder}": str(target.folder)}
+        claims = {f"package folder {shown(target.folder)}": str(target.folder)}
         if spec.register:
             host = spec.host or ""
             claims |= {f"Ollama name {name}": f"{host} {parse(name).key}" for name in target.all_names()}
@@ -90,7 +91,7 @@ def refuse_clashes(planned: Sequence[Planned]) -> None:
             other = seen.setdefault(claim, one)
             if other is not one:
                 raise (ManifestError if ":" in one.place else UsageError)(
-                    f"{one.place}: {one.item.spec.checkpoint} and {other.item.spec.checkpoint}"
+                    f"{one.place}: {shown(spec.checkpoint)} and {shown(other.item.spec.checkpoint)}"
                     f" ({other.place}) would have the same {words}.",
                     action="Give them a name of their own, or a pattern: name: '{run}-{step}'.",
                     key="name",
@@ -103,7 +104,7 @@ def refuse_clashes(planned: Sequence[Planned]) -> None:
 def _wanted(arguments: Sequence[str]) -> list[Wanted]:
     wanted: list[Wanted] = []
     for argument in arguments:
-        path = Path(argument)
+        path = check_url(Path(argument))
         if path.suffix in SUFFIXES and not path.is_dir():
             wanted += read_manifest(path)
             continue
@@ -118,13 +119,19 @@ def _wanted(arguments: Sequence[str]) -> list[Wanted]:
     return wanted
 
 
+def _check_urls(spec: BuildSpec) -> None:
+    for path in (spec.output, spec.base, *(one.folder for one in spec.adapters)):
+        if path is not None:
+            check_url(path)
+
+
 def _look(wanted: Wanted, *, may_be_empty: bool) -> tuple[Sequence[Found], Sequence[LeftOut]]:
-    if not wanted.folder.is_dir():
+    if url_of(wanted.folder) is None and not wanted.folder.is_dir():
         raise UsageError(f"{wanted.place}: {wanted.folder} is not a folder.", path=wanted.folder)
     looked = discover(wanted.folder)
     if not looked.found and not looked.left_out and not may_be_empty:
         raise UsageError(
-            f"{wanted.place}: there is no checkpoint in {wanted.folder}.",
+            f"{wanted.place}: there is no checkpoint in {shown(wanted.folder)}.",
             action="Give the folder of a checkpoint, or a training output with checkpoint-N folders.",
             path=wanted.folder,
         )
@@ -141,13 +148,13 @@ def _plan(wanted: Wanted, found: Found, spec: BuildSpec) -> Planned:
             spec,
             name=name,
             checkpoint=found.folder,
-            output=(spec.output or DEFAULT_OUTPUT).absolute(),
+            output=absolute(spec.output or DEFAULT_OUTPUT),
             imatrix=None if spec.imatrix is None else spec.imatrix.absolute(),
             calibration=None if spec.calibration is None else spec.calibration.absolute(),
             cache=None if spec.cache is None else spec.cache.absolute(),
             template=str(Path(spec.template).absolute()) if Path(spec.template).is_file() else spec.template,
             base=_base(spec, found),
-            adapters=tuple(replace(one, folder=one.folder.absolute()) for one in spec.adapters),
+            adapters=tuple(replace(one, folder=absolute(one.folder)) for one in spec.adapters),
         )
         target_of(made)
     except GgufpackError as error:
@@ -168,26 +175,16 @@ def _name(spec: BuildSpec, found: Found) -> str:
 
 
 def _base(spec: BuildSpec, found: Found) -> Path | None:
-    """The base model's folder: the one that was given, or the one that the adapter names."""
+    """The base model's folder: the one that was given, or the one here that the adapter names."""
     if spec.base is not None:
-        return spec.base.absolute()
-    if not found.adapter:
+        return absolute(spec.base)
+    if not found.adapter or found.base is None:
         return None
-    named = _named_base(found)
-    return Path(named).absolute() if named and (Path(named) / CONFIG).is_file() else None
-
-
-def _named_base(found: Found) -> str | None:
-    try:
-        named = read_object(found.folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    except CheckpointFileError:
-        return None
-    return named if isinstance(named, str) and named else None
+    return Path(found.base).absolute() if (Path(found.base) / CONFIG).is_file() else None
 
 
 def _without_base(found: Found) -> str:
-    named = _named_base(found)
-    which = f" ({named}, which is no folder here)" if named else ""
+    which = f" ({found.base}, which is no folder here)" if found.base else ""
     return f"It is an adapter, and its base model is not known{which}: give --base or the key base."
 
 

@@ -7,10 +7,10 @@ import logging
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from urllib.parse import urlsplit
 
+from ggufpack.batch.scratch import own_scratch
 from ggufpack.errors import UsageError
 
 _CONNECT_SECONDS = 5.0
@@ -28,11 +28,9 @@ def connect(address: str | None, stack: contextlib.ExitStack) -> None:
     if ray.is_initialized():
         return  # the caller's
     if address is None:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="ggp-ray-", ignore_cleanup_errors=True)
-        )
+        scratch = str(stack.enter_context(own_scratch()).scratch)
         stack.callback(ray.shutdown)
-        ray.init(_temp_dir=folder, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(_temp_dir=scratch, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return
     if address != "auto":
         _require_answer(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import Any
 
 from ggufpack import __version__
-from ggufpack.batch import storage
-from ggufpack.batch.budget import BUILDER_BYTES
+from ggufpack.batch.budget import memory_of
 from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.batch.ray_cluster import connect
-from ggufpack.batch.ray_task import Errand, Relay, build_item, package_name
-from ggufpack.checkpoint import open_checkpoint
-from ggufpack.convert.job import memory_needed, worker_memory
+from ggufpack.batch.ray_task import Errand, Relay, build_item
+from ggufpack.batch.urls import absolute as absolute_path
+from ggufpack.batch.urls import url_of
 from ggufpack.errors import GgufpackError, UsageError, WorkerError
-from ggufpack.pipeline import DEFAULT_OUTPUT
+from ggufpack.package_folder import working_prefix
+from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
 from ggufpack.spec import BuildSpec, Note
 
 DEFAULT_THREADS = 2
@@ -38,6 +38,11 @@ class _Flight:
     errand: Errand
     memory: int
     losses: int = 0
+
+    def remove_probe(self) -> None:
+        """After the last try."""
+        if self.errand.probe is not None:
+            self.errand.probe.unlink(missing_ok=True)
 
 
 class RayExecutor:
@@ -104,23 +109,22 @@ class RayExecutor:
         waiting = list(reversed(items))
         flights: dict[Any, _Flight] = {}
         with contextlib.ExitStack() as stack:
-            probes = _Probes(stack)
             stack.callback(_cancel, flights)
             while waiting or flights:
                 while waiting and (self._jobs is None or len(flights) < self._jobs):
                     item = waiting.pop()
                     try:
-                        flight = self._prepare(item, probes)
+                        flight = self._prepare(item)
+                        flights[self._submit(flight)] = flight
                     except GgufpackError as error:
                         yield Outcome(item.key, "error", None, error.to_json(), 0.0)
-                    else:
-                        flights[self._submit(flight)] = flight
                 ready, _ = ray.wait(list(flights), timeout=_POLL_SECONDS) if flights else ([], None)
                 self._relay_events(on_event)
                 for reference in ready:
                     flight = flights.pop(reference)
                     outcome = self._outcome(reference, flight)
                     if isinstance(outcome, Outcome):
+                        flight.remove_probe()
                         self._relay_events(on_event)
                         yield outcome
                     else:
@@ -128,19 +132,21 @@ class RayExecutor:
                         on_event(flight.errand.item.key, Note(f"Its process was lost; {left} more tries"))
                         flights[self._submit(outcome)] = outcome
 
-    def _prepare(self, item: Item, probes: _Probes) -> _Flight:
+    def _prepare(self, item: Item) -> _Flight:
         spec = absolute(replace(item.spec, threads=item.spec.threads or self._threads))
         if self._address is not None:
             spec = _with_host(spec)
-        output = spec.output or DEFAULT_OUTPUT.absolute()
-        probe = probes.beside(output) if storage.url_of(output) is None else None
-        memory = _memory(spec)
+        memory = memory_of(spec)
         _refuse_what_no_node_has(spec.threads or 1, memory)
-        return _Flight(Errand(Item(item.key, spec), probe, __version__, free=_is_free(spec)), memory)
+        # by it a new try knows what the one before it left
+        spec = replace(spec, token=spec.token or secrets.token_hex(6))
+        return _Flight(Errand(Item(item.key, spec), _probe(spec), __version__), memory)
 
     def _submit(self, flight: _Flight) -> Any:
         import ray
 
+        if flight.errand.probe is not None:
+            _leave(flight.errand.probe)
         task = ray.remote(build_item).options(
             num_cpus=flight.errand.item.spec.threads,
             memory=flight.memory,
@@ -172,7 +178,7 @@ class RayExecutor:
                 )
                 lost.log = str(error)
                 return Outcome(key, "error", None, lost.to_json(), 0.0)
-            return _Flight(_again(flight.errand), flight.memory, flight.losses + 1)
+            return _Flight(replace(flight.errand, again=True), flight.memory, flight.losses + 1)
         return outcome
 
     def _relay_events(self, on_event: ItemHandler) -> None:
@@ -182,35 +188,31 @@ class RayExecutor:
             on_event(key, event)
 
 
-class _Probes:
-    """Files in the output folders, by which a node can tell that it sees the same ones."""
+def _probe(spec: BuildSpec) -> Path | None:
+    """A file by which a node can tell that it sees the driver's folder; it goes with what a build leaves."""
+    folder = target_of(spec).folder
+    if url_of(folder) is not None:
+        return None
+    return folder.with_name(f"{working_prefix(folder, spec.token)}probe")
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack = stack
-        self._files: dict[Path, Path] = {}
 
-    def beside(self, output: Path) -> Path:
-        if output not in self._files:
-            probe = output / f".ggufpack-probe-{uuid.uuid4().hex}"
-            try:
-                output.mkdir(parents=True, exist_ok=True)
-                probe.touch()
-            except OSError as error:
-                raise UsageError(
-                    f"{output} cannot be written: {error.strerror or error}.",
-                    action="Choose another --output.",
-                    path=output,
-                ) from error
-            self._stack.callback(probe.unlink, missing_ok=True)
-            self._files[output] = probe
-        return self._files[output]
+def _leave(probe: Path) -> None:
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    except OSError as error:
+        raise UsageError(
+            f"{probe.parent} cannot be written: {error.strerror or error}.",
+            action="Choose another --output.",
+            path=probe.parent,
+        ) from error
 
 
 def absolute(spec: BuildSpec) -> BuildSpec:
     """The spec with paths that do not depend on the current folder; URLs stay."""
 
     def there(path: Path | None) -> Path | None:
-        return path if path is None or storage.url_of(path) is not None else path.absolute()
+        return None if path is None else absolute_path(path)
 
     template = Path(spec.template)
     return replace(
@@ -229,31 +231,6 @@ def _with_host(spec: BuildSpec) -> BuildSpec:
     """On another machine nobody's default server is meant: one is named, or nothing is registered."""
     host = spec.host or os.environ.get("OLLAMA_HOST") or None
     return replace(spec, host=host, register=spec.register and host is not None)
-
-
-def _is_free(spec: BuildSpec) -> bool:
-    """Whether there is nothing yet where the package goes, as far as the driver sees."""
-    output = spec.output or DEFAULT_OUTPUT
-    url = storage.url_of(output)
-    name = package_name(spec)
-    return not ((output / name).exists() if url is None else storage.exists(storage.joined(url, name)))
-
-
-def _again(errand: Errand) -> Errand:
-    """The next try: it may replace a package only where none was before the first."""
-    spec = errand.item.spec
-    overwrite = spec.overwrite or errand.free
-    return replace(errand, item=replace(errand.item, spec=replace(spec, overwrite=overwrite)), again=True)
-
-
-def _memory(spec: BuildSpec) -> int:
-    """Bytes that an item takes on its node, estimated."""
-    model = spec.base or spec.checkpoint
-    url = storage.url_of(model)
-    if url is None:
-        return memory_needed(open_checkpoint(model), spec.threads) + BUILDER_BYTES
-    tokenizer = storage.size_of(storage.joined(url, "tokenizer.json"))
-    return worker_memory(tokenizer, spec.threads or 1) + BUILDER_BYTES
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -278,6 +255,8 @@ def _cancel(flights: dict[Any, _Flight]) -> None:
 
     if not flights:
         return
+    for flight in flights.values():
+        flight.remove_probe()
     for force in (False, True):
         left = list(flights)
         for reference in left:

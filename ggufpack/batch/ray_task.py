@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import os
 import platform
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ggufpack import __version__
-from ggufpack.batch import storage
-from ggufpack.batch.items import Item, Outcome, carry_out
+from ggufpack.batch import existing
+from ggufpack.batch.builder_lock import LocksMissingError, only_builder
+from ggufpack.batch.errands import Check, run_errand
+from ggufpack.batch.items import Item, Outcome
+from ggufpack.batch.scratch import own_scratch
+from ggufpack.batch.urls import url_of
 from ggufpack.convert.process import Worker
-from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError
-from ggufpack.pipeline import DEFAULT_OUTPUT, open_worker
-from ggufpack.spec import BuildSpec, EventHandler
+from ggufpack.engine.choose import find_server
+from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError, WorkerError
+from ggufpack.pipeline import open_worker, target_of
+from ggufpack.spec import BuildSpec, EventHandler, Note
 
 FLUSH_SECONDS = 10.0
 
@@ -29,22 +35,20 @@ class Errand:
     """An item on its way to a node. It can be pickled.
 
     Attributes:
-        item: paths in its spec are absolute, or URLs.
-        probe: a file that the driver keeps beside the packages; ``None`` when they go to a URL.
+        item: paths in its spec are absolute, or stand for URLs; it has a token.
+        probe: a file that the driver has put beside the package; ``None`` when that goes to a URL.
         version: the driver's ggufpack.
-        free: there was nothing where the package goes, before the first try.
         again: an earlier process died with this item.
     """
 
     item: Item
     probe: Path | None
     version: str
-    free: bool
     again: bool = False
 
 
 class Relay:
-    """An actor that keeps events until the driver asks for them."""
+    """An actor that keeps events until the driver asks for them. It ends with the driver."""
 
     def __init__(self) -> None:
         self._events: list[tuple[str, Any]] = []
@@ -71,26 +75,37 @@ def build_item(errand: Errand, relay: Any) -> Outcome:
     def tell(event: Any) -> None:
         relay.tell.remote(key, event)
 
-    outcome = run_errand(errand, tell)
+    def still_wanted() -> None:
+        try:
+            ray.get(relay.flush.remote())
+        except ray.exceptions.RayError as error:
+            raise WorkerError(f"The batch that wanted {key} has ended.") from error
+
+    outcome = carry_out_errand(errand, tell, still_wanted)
     with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
         ray.get(relay.flush.remote(), timeout=FLUSH_SECONDS)
     return outcome
 
 
-def run_errand(errand: Errand, on_event: EventHandler) -> Outcome:
-    """Build an item whose checkpoint and output may be elsewhere. Errors of ggufpack are its outcome."""
+def carry_out_errand(errand: Errand, on_event: EventHandler, still_wanted: Check) -> Outcome:
+    """Build an item on this node. Errors of ggufpack are its outcome.
+
+    Args:
+        errand: from the driver.
+        on_event: gets events.
+        still_wanted: raises when the driver has gone: nothing is published any more.
+    """
     started = time.monotonic()
     item = errand.item
     try:
         _check(errand)
-        with _local_spec(item.spec) as spec:
-            if errand.again:
-                _remove_unfinished(spec)
-            outcome = carry_out(Item(item.key, spec), _worker(), on_event)
-            if outcome.result is not None:
-                outcome = replace(outcome, result=_put_back(item.spec, outcome.result))
+        _use_own_scratch()
+        with _alone(item.spec, on_event, still_wanted):
+            still_wanted()  # it may have waited long, for Ray or for the lock
+            spec = _after_the_dead(errand)
+            outcome = run_errand(Item(item.key, spec), _worker(), on_event, still_wanted)
     except GgufpackError as error:
-        return Outcome(item.key, "error", None, error.to_json(), time.monotonic() - started)
+        outcome = Outcome(item.key, "error", None, error.to_json(), 0.0)
     return replace(outcome, seconds=time.monotonic() - started)
 
 
@@ -98,6 +113,14 @@ def run_errand(errand: Errand, on_event: EventHandler) -> Outcome:
 def _worker() -> Worker:
     """One for each process: its libraries are imported once. It ends with the process."""
     return open_worker()
+
+
+@functools.cache
+def _use_own_scratch() -> None:
+    """Temporary files of this process and its children are found if they are killed."""
+    held = own_scratch()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(held.scratch)
+    atexit.register(held.close)
 
 
 def _check(errand: Errand) -> None:
@@ -115,7 +138,7 @@ def _check(errand: Errand) -> None:
         *(one.folder for one in spec.adapters),
     )
     for path in inputs:
-        if path is not None and storage.url_of(path) is None and not path.exists():
+        if path is not None and url_of(path) is None and not path.exists():
             raise CheckpointLayoutError(
                 f"{path} is not there on node {platform.node()}.",
                 action="Put it on storage that all nodes see under this path, or give a URL (s3://…).",
@@ -130,66 +153,36 @@ def _check(errand: Errand) -> None:
 
 
 @contextlib.contextmanager
-def _local_spec(spec: BuildSpec) -> Iterator[BuildSpec]:
-    """The spec with folders of this machine; what has a URL is fetched, and forgotten at the end."""
-    output = storage.url_of(spec.output) if spec.output is not None else None
+def _alone(spec: BuildSpec, on_event: EventHandler, still_wanted: Check) -> Iterator[None]:
+    """As the only builder of this item, where packages go to a folder; a store by URL has no locks."""
+    folder = target_of(spec).folder
+    told: list[Note] = []
+
+    def wait() -> None:
+        still_wanted()
+        if not told:
+            told.append(Note("Waiting for its builder of a batch that was killed"))
+            on_event(told[0])
+
     with contextlib.ExitStack() as stack:
-
-        def scratch(name: str) -> Path:
-            # none is made for paths: a process that is killed would leave it
-            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"ggufpack-{name}-")))
-
-        def local(path: Path) -> Path:
-            url = storage.url_of(path)
-            return path if url is None else storage.fetch(url, scratch("fetched"))
-
-        if output is not None and not spec.overwrite and storage.exists(_package_url(spec, output)):
-            raise UsageError(
-                f"{_package_url(spec, output)} holds a package already.",
-                action="Pass --overwrite to replace it, or choose another --output.",
-            )
-        yield replace(
-            spec,
-            checkpoint=local(spec.checkpoint),
-            base=None if spec.base is None else local(spec.base),
-            adapters=tuple(replace(one, folder=local(one.folder)) for one in spec.adapters),
-            output=spec.output if output is None else scratch("packages"),
-        )
+        if url_of(folder) is None and spec.token is not None:
+            try:
+                stack.enter_context(only_builder(folder, spec.token, wait))
+            except LocksMissingError:
+                on_event(Note(f"{folder.parent} has no file locks: let one batch at a time write there"))
+        yield
 
 
-def _put_back(spec: BuildSpec, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Bring the package to where it was asked for; the result with the paths that it has there."""
-    output = None if spec.output is None else storage.url_of(spec.output)
-    if output is None:
-        return result
-    folder = Path(result["folder"])
-    url = storage.joined(output, folder.name)
-    storage.put(folder, url, overwrite=spec.overwrite)
-
-    def there(path: str) -> str:
-        return storage.joined(url, Path(path).name)
-
-    return {
-        **result,
-        "folder": url,
-        "files": [{**file, "path": there(file["path"])} for file in result["files"]],
-        "modelfiles": {name: there(path) for name, path in result["modelfiles"].items()},
-        "record": there(result["record"]),
-    }
-
-
-def _package_url(spec: BuildSpec, output: str) -> str:
-    return storage.joined(output, package_name(spec))
-
-
-def package_name(spec: BuildSpec) -> str:
-    """Name of the package folder."""
-    from ggufpack.registry.names import suggested
-
-    return (spec.name or suggested(spec.checkpoint.name)).rsplit("/", 1)[-1]
-
-
-def _remove_unfinished(spec: BuildSpec) -> None:
-    """What a build left beside the package when its process was killed."""
-    for folder in (spec.output or DEFAULT_OUTPUT).glob(f".{package_name(spec)}.tmp-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+def _after_the_dead(errand: Errand) -> BuildSpec:
+    """Remove what killed builders of the item left; the spec, which may replace a package of theirs."""
+    spec = errand.item.spec
+    if spec.token is None:
+        return spec
+    folder = target_of(spec).folder
+    existing.clean_up(folder, spec.token)
+    own = existing.read_own_record(folder, spec.token) is not None
+    server = find_server(spec) if errand.again else None
+    if server is not None:
+        with contextlib.closing(server):
+            existing.clean_up_server(server, spec.token)
+    return replace(spec, overwrite=spec.overwrite or own)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ggufpack.batch.discover import LeftOut
 from ggufpack.batch.items import Outcome
 from ggufpack.batch.planning import Planned
+from ggufpack.batch.urls import shown
 
 # an outcome's status; or nothing was done: it was finished before, or the batch was interrupted
 RowStatus = Literal["verified", "unverified", "failed", "error", "interrupted"]
@@ -65,10 +66,10 @@ class Row:
         spec, outcome = self.planned.item.spec, self.outcome
         return {
             "key": self.planned.item.key,
-            "checkpoint": str(spec.checkpoint),
+            "checkpoint": shown(spec.checkpoint),
             "run": self.planned.run,
             "step": self.planned.step,
-            "folder": str(self.planned.folder),
+            "folder": shown(self.planned.folder),
             "status": self.status,
             "reused": self.reused,
             "seconds": None if outcome is None else round(outcome.seconds, 3),
@@ -109,7 +110,7 @@ class BatchResult:
         """The object that ``ggufpack batch --json`` prints."""
         return {
             "items": [row.to_json() for row in self.rows],
-            "left_out": [{"folder": str(one.folder), "reason": one.reason} for one in self.left_out],
+            "left_out": [{"folder": shown(one.folder), "reason": one.reason} for one in self.left_out],
             "counts": self.counts,
             "reused": sum(row.reused for row in self.rows),
             "seconds": round(self.seconds, 3),

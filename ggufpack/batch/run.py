@@ -13,10 +13,12 @@ from ggufpack.batch.inputs import Inputs, spec_digest
 from ggufpack.batch.items import Executor, Item, ItemHandler, Outcome
 from ggufpack.batch.journal import Claim, Entry, Held, Journal, State
 from ggufpack.batch.planning import Planned
+from ggufpack.batch.remains import clean_up_remains
 from ggufpack.batch.result import Row
+from ggufpack.batch.urls import shown
 from ggufpack.engine.choose import find_server
 from ggufpack.errors import CheckpointFileError, GgufpackError
-from ggufpack.package_folder import RECORD_NAME, check_free
+from ggufpack.package_folder import RECORD_NAME
 from ggufpack.pipeline import target_of
 from ggufpack.registry import OllamaServer
 from ggufpack.spec import BuildSpec, Event, Note, StageFinished, StageStarted
@@ -73,6 +75,7 @@ class BatchRun:
 
     def run(self, planned: Sequence[Planned]) -> Iterator[Row]:
         """One row for each item, as they end. Items of other living batches on the journal are waited for."""
+        clean_up_remains(self._journal, planned, lambda key, why: self._on_event(key, Note(why)))
         pending, restart, told = list(planned), self._restart, set[str]()
         while pending:
             elsewhere: list[Planned] = []
@@ -157,7 +160,7 @@ class BatchRun:
         self._journal.inputs(claim, None)
         overwrite = spec.overwrite
         if not overwrite:
-            check_free(target.folder, overwrite=record is not None)
+            existing.check_free(target.folder, overwrite=record is not None)
             ours = server is not None and existing.refuse_foreign_names(server, target, own)
             overwrite = record is not None or ours
         built = replace(spec, token=claim.token, overwrite=overwrite)
@@ -200,8 +203,22 @@ class BatchRun:
         for outcome in self._executor.run(items, self._told):
             taken = self._taken[outcome.key]
             checked = self._with_inputs(taken, outcome)
+            if outcome.status == "error":
+                self._clean_up(taken)
             self._finish(taken.claim, checked, taken.last)
             yield Row(taken.planned, checked)
+
+    def _clean_up(self, taken: _Taken) -> None:
+        """What a process left that was killed, for its memory say: the item may never be asked for again."""
+        spec = taken.item.spec
+        try:
+            existing.clean_up(taken.claim.target, taken.claim.token)
+            server = find_server(spec)
+            if server is not None:
+                with closing(server):
+                    existing.clean_up_server(server, taken.claim.token)
+        except GgufpackError as error:
+            self._on_event(taken.item.key, Note(f"What it left could not be removed: {error}"))
 
     def _told(self, key: str, event: Event) -> None:
         """An event of an item: stages go into the journal."""
@@ -234,7 +251,7 @@ class BatchRun:
                 future.result()
             if taken.inputs.unchanged():
                 return outcome
-            problem = f"{taken.item.spec.checkpoint} changed while it was packaged."
+            problem = f"{shown(taken.item.spec.checkpoint)} changed while it was packaged."
             raise CheckpointFileError(problem, action="Package it when the training has saved it.")
         except GgufpackError as error:
             return replace(outcome, status="error", result=None, error=error.to_json())

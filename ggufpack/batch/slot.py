@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ggufpack.batch.items import Item, Outcome, carry_out
+from ggufpack.batch.errands import run_errand
+from ggufpack.batch.items import Item, Outcome
 from ggufpack.batch.lease import Lease
 from ggufpack.errors import WorkerError
 from ggufpack.pipeline import open_worker
@@ -52,7 +53,7 @@ def _serve(connection: Connection) -> None:
             try:
                 if worker is None:
                     worker = open_worker()
-                outcome = carry_out(item, worker, connection.send)
+                outcome = run_errand(item, worker, connection.send)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:  # noqa: BLE001 - a bug: this item's, not the batch's

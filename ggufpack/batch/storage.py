@@ -1,41 +1,58 @@
-"""Folders that are not on this machine, by URL (``s3://bucket/run/checkpoint-5``), through fsspec.
-
-A ``BuildSpec`` holds them as paths; ``Path`` makes ``s3:/bucket`` of ``s3://bucket``; ``url_of`` undoes that.
-"""
+"""What lies under URLs, through fsspec: listed, read, hashed. Packages are written in ``transfer``."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
-import shutil
-import uuid
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Protocol, TypeAlias
 
-from ggufpack.checkpoint.layout import is_training_state
-from ggufpack.errors import CheckpointFileError, CheckpointLayoutError, DiskSpaceError, UsageError
-from ggufpack.package_folder import RECORD_NAME
+from ggufpack.batch.urls import without_secrets
+from ggufpack.errors import CheckpointFileError, GgufpackError, UsageError
 
-# a scheme of one letter would be a drive
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?!/)(.*)\Z")
-_LOCAL = ("file", "local")
+# size, mtime in ns, inode, device; of a URL: size, 0, what the store says of the content and its time, 0
+Signature: TypeAlias = tuple[int, int, int, int]
 _CHUNK = 1 << 20
+# keys of fsspec's ``info`` by which stores say that a file is another one: S3, GCS, Azure, Hugging Face,
+# HTTP, SFTP, local files
+_MARKS = (
+    *("ETag", "etag", "md5Hash", "md5", "content_md5", "crc32c", "checksum", "generation", "VersionId"),
+    *("blob_id", "oid", "LastModified", "last_modified", "mtime", "updated", "created", "ino"),
+)
 
 
-def url_of(path: Path) -> str | None:
-    """The URL that a path stands for; ``None`` for an ordinary path."""
-    match = _URL.match(str(path))
-    if match is None:
-        return None
-    scheme, rest = match[1], match[2]
-    return f"{scheme}:///{rest}" if scheme in _LOCAL else f"{scheme}://{rest}"
+class Hash(Protocol):
+    """Of ``hashlib`` and ``blake3``."""
+
+    def update(self, data: bytes, /) -> Any:
+        """Take more bytes in."""
+
+    def hexdigest(self) -> str:
+        """Of all of them."""
 
 
-def joined(url: str, name: str) -> str:
-    """The URL of what lies in a folder under a name."""
-    return f"{url.rstrip('/')}/{name}"
+@dataclass(frozen=True)
+class Filesystem:
+    """An open storage, and the path of a URL in it."""
+
+    handle: Any
+    root: str
+
+    def path(self, name: str) -> str:
+        """Of what lies in the folder under a name."""
+        return f"{self.root}/{name}"
+
+
+def opened(url: str) -> Filesystem:
+    """Nothing that another object listed earlier is believed. To be called in ``named(url)``."""
+    import fsspec
+
+    handle, root = fsspec.url_to_fs(url, use_listings_cache=False)
+    handle.invalidate_cache()
+    return Filesystem(handle, str(root).rstrip("/"))
 
 
 def exists(url: str) -> bool:
@@ -44,9 +61,9 @@ def exists(url: str) -> bool:
     Raises:
         UsageError: the storage cannot be asked.
     """
-    with _named(url):
-        filesystem, root = _open(url)
-        return bool(filesystem.exists(root))
+    with named(url):
+        storage = opened(url)
+        return bool(storage.handle.exists(storage.root))
 
 
 def size_of(url: str) -> int:
@@ -55,159 +72,151 @@ def size_of(url: str) -> int:
     Raises:
         UsageError: the storage cannot be asked.
     """
-    with _named(url):
-        filesystem, root = _open(url)
-        return int(filesystem.size(root) or 0) if filesystem.exists(root) else 0
+    with named(url):
+        storage = opened(url)
+        return int(storage.handle.size(storage.root) or 0) if storage.handle.exists(storage.root) else 0
 
 
-def fetch(url: str, into: Path) -> Path:
-    """Copy a checkpoint to this machine, without what the trainer keeps for itself.
-
-    Args:
-        url: of the folder.
-        into: an existing folder; gets a folder of the same name.
+def listing(url: str, depth: int) -> dict[str, int]:
+    """Name in the folder (``checkpoint-5/config.json``) to bytes, of all files down to a depth (1: its own).
 
     Raises:
-        CheckpointLayoutError: there is nothing under this URL.
-        CheckpointFileError: a name leads out of the folder, or a file came incomplete.
-        DiskSpaceError: there is no room for it.
-        UsageError: the storage cannot be reached.
+        CheckpointFileError: a name leads out of the folder.
+        UsageError: the storage cannot be asked.
     """
-    with _named(url):
-        filesystem, root = _open(url)
-        found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
-    target = into / PurePosixPath(root).name
-    wanted = {
-        name: info["size"] for name, info in found.items() if not is_training_state(PurePosixPath(name).name)
-    }
-    if not wanted:
-        raise CheckpointLayoutError(f"{url} does not exist, or is empty.", action="Check the URL.")
-    total, free = sum(wanted.values()), shutil.disk_usage(into).free
-    if total > free:
-        raise DiskSpaceError(
-            f"{url} has {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {into}.",
-            action="Make room there, or set TMPDIR to a folder that has it.",
-            path=into,
+    with named(url):
+        storage = opened(url)
+        found: Mapping[str, Any] = storage.handle.find(storage.root, maxdepth=depth, detail=True)
+    names = {_inside(url, storage.root, name): int(info["size"] or 0) for name, info in found.items()}
+    return {name: names[name] for name in sorted(names) if name}
+
+
+def _inside(url: str, root: str, name: str) -> str:
+    """Relative to the folder; empty for the folder's own placeholder in an object store."""
+    if name.rstrip("/") == root:
+        return ""
+    inside = name.removeprefix(f"{root}/")
+    if inside == name or "\0" in inside or any(part in ("", ".", "..") for part in inside.split("/")):
+        raise CheckpointFileError(
+            f"{url} has a file whose name leads elsewhere: {name!r}.", action="Remove or rename it."
         )
-    for name, size in wanted.items():
-        inside = PurePosixPath(name).relative_to(root)
-        if ".." in inside.parts:
-            raise CheckpointFileError(f"{url} has a file whose name leads elsewhere: {inside}.")
-        local = target / inside
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with _named(url):
-            filesystem.get_file(name, str(local))
-        if local.stat().st_size != size:
-            raise CheckpointFileError(f"{inside} of {url} came with {local.stat().st_size} of {size} bytes.")
-    return target
+    return inside
 
 
-def put(package: Path, url: str, *, overwrite: bool) -> None:
-    """Copy a package folder to storage; each file is read back and compared by SHA-256.
-
-    Where the storage can rename, the folder appears under its URL at once and whole. Where it cannot
-    (object stores), the record is its last file: a folder without ``ggufpack.json`` is no package.
+def folders(pattern: str) -> list[str]:
+    """URLs of the folders that a glob matches.
 
     Raises:
-        UsageError: there is a package already and ``overwrite`` is off, or the storage failed.
+        UsageError: the storage cannot be asked.
     """
-    with _named(url):
-        filesystem, root = _open(url)
-        there = filesystem.exists(root)
-        if there and not overwrite:
-            raise UsageError(f"{url} holds a package already.", action="Pass --overwrite to replace it.")
-        if _can_rename(filesystem):
-            _put_renamed(filesystem, package, root, replaces=there)
-        else:
-            _put_record_last(filesystem, package, root)
+    with named(pattern):
+        storage = opened(pattern)
+        found: Mapping[str, Any] = storage.handle.glob(storage.root, detail=True)
+        matches = [name.rstrip("/") for name, info in found.items() if info["type"] == "directory"]
+        return [str(storage.handle.unstrip_protocol(name)) for name in matches]
 
 
-def _put_renamed(filesystem: Any, package: Path, root: str, *, replaces: bool) -> None:
-    parent, name = PurePosixPath(root).parent, PurePosixPath(root).name
-    scratch = str(parent / f".{name}.tmp-{uuid.uuid4().hex}")
-    old = str(parent / f".{name}.old-{uuid.uuid4().hex}")
-    filesystem.makedirs(str(parent), exist_ok=True)
-    try:
-        _upload(filesystem, package, scratch, _files(package))
-        if replaces:
-            filesystem.mv(root, old, recursive=True)
-        filesystem.mv(scratch, root, recursive=True)
-        if replaces:
-            filesystem.rm(old, recursive=True)
-    finally:
-        if filesystem.exists(scratch):
-            filesystem.rm(scratch, recursive=True)
+def signature(url: str) -> Signature:
+    """By which a change of a file shows, as far as its store tells.
+
+    Raises:
+        CheckpointFileError: it is gone.
+        UsageError: the storage cannot be asked.
+    """
+    with named(url, missing="was it removed meanwhile?"):
+        storage = opened(url)
+        info: Mapping[str, Any] = storage.handle.info(storage.root)
+    marks = [f"{key}={info[key]}" for key in _MARKS if info.get(key)]
+    said = hashlib.sha256(json.dumps(marks).encode()).digest() if marks else b""
+    return int(info["size"] or 0), 0, int.from_bytes(said[:8], "big") >> 1, 0
 
 
-def _put_record_last(filesystem: Any, package: Path, root: str) -> None:
-    if filesystem.exists(root):
-        record = f"{root}/{RECORD_NAME}"
-        if filesystem.exists(record):
-            filesystem.rm_file(record)
-        filesystem.rm(root, recursive=True)
-    names = sorted(_files(package), key=lambda name: name == RECORD_NAME)
-    try:
-        _upload(filesystem, package, root, names)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.rm(root, recursive=True)
-        raise
+def tells_changes(state: Signature) -> bool:
+    """Whether another content would have another signature: a URL's store may tell nothing but the size."""
+    return any(state[1:])
 
 
-def _upload(filesystem: Any, package: Path, root: str, names: list[str]) -> None:
-    for name in names:
-        remote = f"{root}/{name}"
-        filesystem.makedirs(str(PurePosixPath(remote).parent), exist_ok=True)
-        filesystem.put_file(str(package / name), remote)
-        with (package / name).open("rb") as ours, filesystem.open(remote, "rb") as theirs:
-            if _sha256(ours) != _sha256(theirs):
-                raise OSError(f"{name} was written and reads back as something else")
+def read(url: str, start: int, end: int) -> bytes:
+    """Bytes of a file.
+
+    Raises:
+        CheckpointFileError: it is gone.
+        UsageError: the storage cannot be asked.
+    """
+    with named(url, missing="was it removed meanwhile?"):
+        storage = opened(url)
+        found: bytes = storage.handle.cat_file(storage.root, start=start, end=end)
+        return found
 
 
-def _files(package: Path) -> list[str]:
-    return sorted(path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file())
+def write(url: str, content: bytes) -> None:
+    """A small file of one piece.
+
+    Raises:
+        UsageError: the storage cannot be used.
+    """
+    with named(url):
+        storage = opened(url)
+        storage.handle.makedirs(str(PurePosixPath(storage.root).parent), exist_ok=True)
+        storage.handle.pipe_file(storage.root, content)
 
 
-def _can_rename(filesystem: Any) -> bool:
-    """Whether moving a folder is one step there: fsspec's own ``mv`` copies file by file, and deletes."""
-    from fsspec.implementations.dirfs import DirFileSystem
-    from fsspec.spec import AbstractFileSystem
+def digest(url: str, hasher: Hash) -> str | None:
+    """Of a file's content, in hex, read in pieces; ``None`` when there is no such file.
 
-    if isinstance(filesystem, DirFileSystem):
-        return _can_rename(filesystem.fs)
-    return type(filesystem).mv is not AbstractFileSystem.mv
+    Raises:
+        UsageError: the storage cannot be asked.
+    """
+    with named(url):
+        storage = opened(url)
+        try:
+            with storage.handle.open(storage.root, "rb", cache_type="readahead") as file:
+                return hashed(file, hasher)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
 
 
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
+def hashed(file: Any, hasher: Hash) -> str:
+    """Of what an open binary file has left."""
     while block := file.read(_CHUNK):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """The filesystem, and the path in it; nothing that another object listed earlier is believed."""
-    import fsspec
-
-    filesystem, root = fsspec.url_to_fs(url, use_listings_cache=False)
-    filesystem.invalidate_cache()
-    return filesystem, str(root).rstrip("/")
+        hasher.update(block)
+    return hasher.hexdigest()
 
 
 @contextlib.contextmanager
-def _named(url: str) -> Iterator[None]:
-    """What fsspec and its drivers raise (each its own), as an error that names the URL."""
+def named(url: str, *, missing: str | None = None) -> Iterator[None]:
+    """What fsspec and its drivers raise (each its own), as an error that names the URL.
+
+    Args:
+        url: that is used.
+        missing: what to say of a file that is not there, as a ``CheckpointFileError``.
+    """
     try:
         yield
-    except (CheckpointFileError, UsageError):
+    except GgufpackError:
         raise
     except ImportError as error:
         raise UsageError(
-            f"{url} cannot be used: {error}.", action="Run: pip install 'ggufpack[ray]' and that driver."
+            f"{url} needs a package that is not installed ({_first_line(error)}).",
+            action=f"Run: pip install {package}" if (package := _package(url)) else None,
         ) from error
     except Exception as error:
-        said = next(iter(str(error).strip().splitlines()), "")
+        if missing is not None and isinstance(error, FileNotFoundError):
+            raise CheckpointFileError(f"{url} cannot be read: {missing}") from error
         raise UsageError(
-            f"{url} cannot be used ({type(error).__name__}: {said}).",
+            f"{url} cannot be used ({type(error).__name__}: {_first_line(error)}).",
             action="Check the URL, and the credentials of the machine that carries it out.",
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return without_secrets(next(iter(str(error).strip().splitlines()), ""))
+
+
+def _package(url: str) -> str | None:
+    """Which has the driver of a protocol; ``None`` for fsspec's own, whose errors name it."""
+    from fsspec.registry import known_implementations
+
+    known = known_implementations.get(url.partition(":")[0], {})
+    package = str(known.get("class", "fsspec")).partition(".")[0]
+    return None if package == "fsspec" else package

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ggufpack.batch.discover import TRAINER_STATE, LeftOut
-from ggufpack.batch.inputs import Inputs, Signature
+from ggufpack.batch.inputs import Inputs
 from ggufpack.batch.planning import BatchPlan, Planned, plan_batch
+from ggufpack.batch.storage import Signature
 from ggufpack.errors import GgufpackError
 from ggufpack.spec import BuildSpec
 

@@ -60,7 +60,7 @@ def find_sources(checkpoint: Path, base: Path | None, adapters: Sequence[Adapter
 
 
 def parse_adapter(word: str, resolve: Callable[[str], Path] = Path) -> AdapterSpec:
-    """``DIR`` or ``DIR=WEIGHT``; a folder whose own name has an equals sign comes first.
+    """``DIR`` or ``DIR=WEIGHT``; a folder (or URL) whose own name has an equals sign comes first.
 
     Args:
         word: as a user wrote it.
@@ -70,7 +70,8 @@ def parse_adapter(word: str, resolve: Callable[[str], Path] = Path) -> AdapterSp
         UsageError: a weight that is no finite number.
     """
     folder, separator, number = word.rpartition("=")
-    if not separator or resolve(word).is_dir():
+    whole_url = "://" in word and "/" in number
+    if not separator or whole_url or resolve(word).is_dir():
         return AdapterSpec(resolve(word))
     try:
         weight = float(number)

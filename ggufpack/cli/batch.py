@@ -31,7 +31,7 @@ JOURNAL_NAME = ".ggufpack-batch.sqlite"
     " before that; the items' own when all that failed have the same (7: only verifications failed); 1"
     " when they failed in several ways.",
 )
-@click.argument("arguments", nargs=-1, required=True, metavar="MANIFEST|DIR|GLOB…")
+@click.argument("arguments", nargs=-1, required=True, metavar="MANIFEST|DIR|URL|GLOB…")
 @batch_options
 @click.option(
     "--executor",
@@ -46,7 +46,8 @@ JOURNAL_NAME = ".ggufpack-batch.sqlite"
     "--journal",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help=f"What was done, on a local disk.  [default: {JOURNAL_NAME} in the output folder]",
+    help=f"What was done, on a local disk.  [default: {JOURNAL_NAME} in the output folder; in the current"
+    " one when the output is a URL]",
 )
 @click.option(
     "--resume/--restart",
@@ -93,6 +94,7 @@ def batch(
     from ggufpack.batch.journal import Journal
     from ggufpack.batch.planning import plan_batch
     from ggufpack.batch.run import BatchRun
+    from ggufpack.batch.urls import absolute, url_of
     from ggufpack.batch.watch import watch as watch_for
     from ggufpack.cli.batch_progress import batch_view
     from ggufpack.cli.batch_table import print_plan, print_result
@@ -106,9 +108,10 @@ def batch(
     if dry_run:
         print_plan(plan, as_json=as_json)
         return
-    home = _home(plan, (spec.output or DEFAULT_OUTPUT).absolute())
+    home = _home(plan, absolute(spec.output or DEFAULT_OUTPUT))
+    here = home if url_of(home) is None else Path.cwd()
     with ExitStack() as stack:
-        opened = stack.enter_context(Journal(journal or home / JOURNAL_NAME))
+        opened = stack.enter_context(Journal(journal or here / JOURNAL_NAME))
         view = stack.enter_context(batch_view(quiet=quiet))
         carrier = stack.enter_context(_executor(executor, address, jobs, opened))
         running = BatchRun(opened, carrier, restart=not resume, trust_mtime=trust_mtime, on_event=view.told)

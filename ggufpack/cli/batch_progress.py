@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ggufpack.batch.urls import shown
 from ggufpack.report.words import counted
 from ggufpack.spec import Event, FindingRaised, Note, Progress, Severity, StageFinished, StageStarted
 
@@ -81,7 +82,7 @@ class BatchLines(BatchView):
         super().planned(plan)
         self._console.print(counted(len(plan.items), "item"), markup=False)
         for one in plan.left_out:
-            self._console.print(f"left out: {one.folder}: {one.reason}", style="dim", markup=False)
+            self._console.print(f"left out: {shown(one.folder)}: {one.reason}", style="dim", markup=False)
 
     def told(self, key: str, event: Event) -> None:
         """Stages, notes and findings."""

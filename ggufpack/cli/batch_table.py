@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ggufpack.batch.urls import shown
+
 if TYPE_CHECKING:
     from ggufpack.batch.planning import BatchPlan
     from ggufpack.batch.result import BatchResult, Row
@@ -21,34 +23,35 @@ def print_plan(plan: BatchPlan, *, as_json: bool) -> None:
         items = [
             {
                 "key": one.item.key,
-                "checkpoint": str(one.item.spec.checkpoint),
-                "folder": str(one.folder),
+                "checkpoint": shown(one.item.spec.checkpoint),
+                "folder": shown(one.folder),
                 "quantizations": list(one.item.spec.quantizations),
             }
             for one in plan.items
         ]
-        left_out = [{"folder": str(one.folder), "reason": one.reason} for one in plan.left_out]
+        left_out = [{"folder": shown(one.folder), "reason": one.reason} for one in plan.left_out]
         click.echo(json.dumps({"items": items, "left_out": left_out}))
         return
     for one in plan.items:
-        click.echo(f"{one.item.key}  {','.join(one.item.spec.quantizations)}  {one.item.spec.checkpoint}")
+        spec = one.item.spec
+        click.echo(f"{one.item.key}  {','.join(spec.quantizations)}  {shown(spec.checkpoint)}")
     for left in plan.left_out:
-        click.echo(f"left out: {left.folder}: {left.reason}")
+        click.echo(f"left out: {shown(left.folder)}: {left.reason}")
 
 
 def print_result(result: BatchResult, index: Path | None, *, as_json: bool) -> None:
     """How a batch ended."""
     if as_json:
-        click.echo(json.dumps({**result.to_json(), "index": None if index is None else str(index)}))
+        click.echo(json.dumps({**result.to_json(), "index": None if index is None else shown(index)}))
         return
     for line in table(result):
         click.echo(line)
     for left in result.left_out:
-        click.echo(f"left out: {left.folder}: {left.reason}")
+        click.echo(f"left out: {shown(left.folder)}: {left.reason}")
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     click.echo(f"{counts or 'nothing to do'} in {result.seconds:.1f} s")
     if index is not None:
-        click.echo(f"Compare them: {index}")
+        click.echo(f"Compare them: {shown(index)}")
 
 
 def table(result: BatchResult) -> list[str]:

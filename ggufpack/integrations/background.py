@@ -7,15 +7,17 @@ import contextlib
 import inspect
 import logging
 import os
+import secrets
 import shutil
 import signal
 import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ggufpack.batch import existing
 from ggufpack.batch.items import Outcome, OutcomeStatus
 from ggufpack.checkpoint.layout import is_adapter
 from ggufpack.child import KILL_SECONDS, Child, usable_cpus
@@ -25,11 +27,12 @@ from ggufpack.integrations.snapshots import Snapshot, has_tokenizer, take_snapsh
 from ggufpack.integrations.tasks import Tasks, WhenBusy
 from ggufpack.pipeline import DEFAULT_OUTPUT, build
 from ggufpack.quantize.types import parse_file_types
+from ggufpack.registry import OllamaServer
 from ggufpack.registry.names import validate
 from ggufpack.spec import DEFAULT_QUANTIZATION
 
 MAX_THREADS = 4
-_OURS = frozenset({"checkpoint", "name", "base", "worker", "on_event"})
+_OURS = frozenset({"checkpoint", "name", "base", "worker", "token", "on_event"})
 _logger = logging.getLogger("ggufpack")
 
 
@@ -40,6 +43,7 @@ class _Save:
     name: str
     snapshot: Snapshot
     base: Path | None
+    token: str = field(default_factory=lambda: secrets.token_hex(6))
 
 
 class BackgroundPackager:
@@ -148,7 +152,12 @@ class BackgroundPackager:
             _logger.info("packaged %s in %.0f s: %s, %s", save.name, seconds, status, result["folder"])
 
     def _run(self, save: _Save) -> dict[str, Any]:
-        arguments: dict[str, Any] = {**self._options, "checkpoint": save.snapshot.folder, "name": save.name}
+        arguments: dict[str, Any] = {
+            **self._options,
+            "checkpoint": save.snapshot.folder,
+            "name": save.name,
+            "token": save.token,
+        }
         if save.base is not None:
             arguments["base"] = save.base
         child = Child(
@@ -164,18 +173,23 @@ class BackgroundPackager:
             self._child = child
             done = child.call({"arguments": arguments, "stamps": save.snapshot.stamps})
         except BaseException:
-            self._remove_unfinished(save.name)
+            self._remove_unfinished(save)
             raise
         finally:
             self._child = None
             child.close()
         return done
 
-    def _remove_unfinished(self, name: str) -> None:
+    def _remove_unfinished(self, save: _Save) -> None:
         """What a process that was killed could not remove itself."""
         output = self._cwd / (self._options.get("output") or DEFAULT_OUTPUT)
-        for folder in output.glob(f".{name.rsplit('/', 1)[-1]}.tmp-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            existing.clean_up(output / save.name.rsplit("/", 1)[-1], save.token)
+            if self._options["register"]:
+                with contextlib.closing(OllamaServer(self._options.get("host"))) as server:
+                    existing.clean_up_server(server, save.token)
+        except GgufpackError as error:
+            _logger.warning("what %s left could not be removed: %s", save.name, error)
 
     def refuse(self, name: str, error: GgufpackError) -> None:
         """Note that a save does not become a package."""

@@ -48,7 +48,7 @@ def make_record(
     for file in result_json["files"]:
         file["path"] = Path(file["path"]).name
     result_json["modelfiles"] = {key: path.name for key, path in result.package.modelfiles.items()}
-    return {
+    record = {
         "schema": SCHEMA,
         "ggufpack": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -81,6 +81,19 @@ def make_record(
         "result": result_json,
         **({} if spec.token is None else {"token": spec.token}),
     }
+    named: dict[str, Any] = with_aliases(record, spec.aliases)
+    return named
+
+
+def with_aliases(value: Any, aliases: Mapping[str, str]) -> Any:
+    """JSON data whose texts name the aliases (``BuildSpec.aliases``) in place of the folders."""
+    if isinstance(value, str):
+        for folder, alias in aliases.items():
+            value = value.replace(folder, alias)
+        return value
+    if isinstance(value, Mapping):
+        return {key: with_aliases(item, aliases) for key, item in value.items()}
+    return [with_aliases(item, aliases) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

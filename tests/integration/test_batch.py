@@ -211,6 +211,12 @@ def test_a_killed_registration_is_cleaned_up(run: Path, tmp_path: Path, ollama_s
     process = start(words, tmp_path / "scratch")
     wait_until(lambda: any(name.startswith(TEMPORARY_PREFIX) for name in server.names()))
     kill_all(process)
+    foreign = f"{TEMPORARY_PREFIX}000000000000-x:latest"
+    server.copy(next(name for name in server.names() if name.startswith(TEMPORARY_PREFIX)), foreign)
+    # another item of the journal: what the killed one left goes all the same
+    batch(run / "checkpoint-2", *words[1 : -len(OPTIONS)])
+    assert [name for name in server.names() if name.startswith(TEMPORARY_PREFIX)] == [foreign]
+    server.delete(foreign)
     found = batch(*words[: -len(OPTIONS)])[1]
     assert {item["status"] for item in found["items"]} == {"unverified"}, found
     names = set(server.names()) - before

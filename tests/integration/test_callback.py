@@ -22,6 +22,7 @@ import transformers
 
 import ggufpack
 from ggufpack.errors import GgufpackError
+from ggufpack.integrations.background import BackgroundPackager
 from ggufpack.integrations.transformers import PackageCallback
 from tests.support.training import random_states, train
 
@@ -174,6 +175,26 @@ train(Path({str(tiny_model("llama-spm"))!r}), Path({str(tmp_path / "run")!r}), [
         train(tiny_model("llama-spm"), tmp_path / "run", [callback], max_steps=1)
         assert [path.name for path in (tmp_path / "packages").iterdir()] == ["run-1"]
         assert not list((tmp_path / "run").glob("_ggufpack-*"))
+
+
+def test_a_packaging_process_that_is_killed_leaves_nothing_and_takes_nothing(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    packager = BackgroundPackager({"output": tmp_path / "packages", **QUICK})
+    foreign = tmp_path / "packages" / ".one.tmp-somebody"  # a training elsewhere that has the same name
+    foreign.mkdir(parents=True)
+    packager.package(tiny_model("llama-spm"), "one")
+    deadline = time.monotonic() + 100
+    while len(list(foreign.parent.iterdir())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child = packager._child
+    assert child is not None
+    os.kill(child.pid or 0, signal.SIGKILL)
+    packager.wait()
+    (outcome,) = packager.outcomes
+    assert outcome.status == "error"
+    assert list(foreign.parent.iterdir()) == [foreign]
 
 
 def test_the_example_of_the_documentation(

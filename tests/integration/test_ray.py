@@ -1,50 +1,86 @@
-"""Items on a real Ray cluster of several nodes, one of which is killed in the middle."""
+"""Items on a real Ray cluster: killed processes, a killed driver, a killed node.
+
+The cluster is started outside of the drivers, and its nodes keep their processes from test to test.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from ggufpack.batch.items import Item, Outcome, carry_out
+from ggufpack.batch.ray_cluster import connect
 from ggufpack.batch.ray_executor import RayExecutor
+from ggufpack.batch.scratch import scratch_area
 from ggufpack.errors import UsageError
+from ggufpack.packages import sha256_of
 from ggufpack.pipeline import open_worker
 from ggufpack.spec import BuildSpec, Event, Note, Progress, Stage, StageStarted
+from tests.support.batch import JOURNAL, command, finished, start, training_output
 
 TinyModel = Callable[[str], Path]
+MODEL = "llama-spm"
 GIB = 1 << 30
 NODE: dict[str, Any] = {"num_cpus": 2, "memory": 4 * GIB, "object_store_memory": 100 << 20}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head without CPUs, for the driver, and two nodes with room for one item each."""
+    """One node, with room for one item; drivers are there."""
     folder = Path(tempfile.mkdtemp(prefix="ggp-ray-"))  # its sockets need a short path
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False}
     try:
         with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", str(folder))
+            patch.setattr("tempfile.tempdir", None)
             patch.setenv("RAY_TMPDIR", str(folder))
             patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-            started = Cluster(initialize_head=True, head_node_args=head)
+            patch.setenv("RAY_local_fs_capacity_threshold", "1")  # a disk that is nearly full is no matter
+            started = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
             try:
-                for _ in range(2):
-                    started.add_node(**NODE)
                 yield started
             finally:
                 started.shutdown()  # type: ignore[no-untyped-call]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Cluster) -> Iterator[Cluster]:
+    """With one connection for several executors: their processes stay for the next test. A second node comes
+    after it: this driver, and its relay, are on the first.
+    """
+    with contextlib.ExitStack() as stack:
+        connect(cluster.address, stack)
+        cluster.add_node(**NODE)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def here(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[str]]:
+    """Type to the digests of a build without Ray."""
+    output = tmp_path_factory.mktemp("here")
+    with open_worker() as worker:
+        return {
+            kind: digests(carry_out(Item(kind, spec_of(tiny_model(MODEL), output, kind, kind)), worker))
+            for kind in ("Q8_0", "Q4_K_M", "F16")
+        }
 
 
 def spec_of(checkpoint: Path, output: Path, name: str, quantization: str = "Q8_0") -> BuildSpec:
@@ -69,55 +105,46 @@ def ignore(_key: str, _event: Event) -> None:
     """For those who do not watch."""
 
 
-def test_the_same_files_as_here_though_a_node_is_killed(
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_an_address_where_no_cluster_is(listens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ggufpack.batch.ray_cluster._HEALTH_SECONDS", 3.0)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        port = server.getsockname()[1]
+        started = time.monotonic()
+        with pytest.raises(UsageError, match=f"No Ray cluster can be reached at 127.0.0.1:{port}"):
+            RayExecutor(f"127.0.0.1:{port}").__enter__()
+        assert time.monotonic() - started < (15 if listens else 6)
+
+
+def test_who_stops_listening_stops_the_builds(
     cluster: Cluster, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
-    items = [
-        Item(name, spec_of(tiny_model("llama-spm"), tmp_path / "ray", name, kind))
-        for name, kind in (("one", "Q8_0"), ("two", "Q4_K_M"), ("three", "F16"))
-    ]
-    with open_worker() as worker:
-        here = {
-            item.key: digests(
-                carry_out(replace(item, spec=replace(item.spec, output=tmp_path / "here")), worker)
-            )
-            for item in items
-        }
-    victim = cluster.add_node(**NODE)
-    cluster.remove_node(
-        next(iter(cluster.worker_nodes))
-    )  # two nodes with CPUs: the victim, and one that stays
-    events: list[tuple[str, Event]] = []
-    killed = threading.Event()
+    items = [Item(name, spec_of(tiny_model(MODEL), tmp_path, name)) for name in ("one", "two")]
 
-    def on_event(key: str, event: Event) -> None:
-        events.append((key, event))
-        running = {key for key, event in events if isinstance(event, StageStarted)}
-        if len(running) == 2 and not killed.is_set():
-            killed.set()
-            cluster.remove_node(victim, allow_graceful=False)
+    def interrupt(_key: str, event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage is Stage.CONVERSION:
+            raise KeyboardInterrupt
 
     with RayExecutor(cluster.address) as executor:
-        outcomes = list(executor.run(items, on_event))
-    assert killed.is_set()
-    assert {outcome.key: digests(outcome) for outcome in outcomes} == here
-    notes = [key for key, event in events if isinstance(event, Note) and "was lost" in event.message]
-    assert len(notes) == 1
-    assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == ["one", "three", "two"]
-    for key in here:
-        mine = [event for of, event in events if of == key]
-        assert any(isinstance(event, Progress) for event in mine)
-        starts = [event for event in mine if isinstance(event, StageStarted) and event.stage is Stage.REPORT]
-        assert len(starts) == 1
-    cluster.add_node(**NODE)
+        with pytest.raises(KeyboardInterrupt):
+            list(executor.run(items, interrupt))
+        assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not ray.is_initialized()
 
 
 def test_an_item_that_kills_every_process_is_given_up(
-    cluster: Cluster, tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connected: Cluster, tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ggufpack.batch.ray_executor.build_item", _die)
-    item = Item("deadly", spec_of(tiny_model("llama-spm"), tmp_path, "deadly"))
-    with RayExecutor(cluster.address, retries=1) as executor:
+    item = Item("deadly", spec_of(tiny_model(MODEL), tmp_path, "deadly"))
+    with RayExecutor(connected.address, retries=1) as executor:
         (outcome,) = executor.run([item], ignore)
     assert outcome.status == "error"
     assert outcome.error is not None
@@ -131,16 +158,16 @@ def _die(_errand: Any, _relay: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_from_and_to_storage_by_url(cluster: Cluster, tiny_model: TinyModel, tmp_path: Path) -> None:
-    checkpoint = shutil.copytree(tiny_model("llama-spm"), tmp_path / "bucket" / "run" / "checkpoint-5")
+def test_from_and_to_storage_by_url(
+    connected: Cluster, tiny_model: TinyModel, tmp_path: Path, here: Mapping[str, list[str]]
+) -> None:
+    source = tiny_model(MODEL)
+    checkpoint = shutil.copytree(source, tmp_path / "bucket" / source.name)  # the name is in the GGUF
     (checkpoint / "optimizer.pt").write_bytes(b"not for us")
     spec = spec_of(Path(f"file://{checkpoint}"), Path(f"file://{tmp_path}/bucket/packages"), "five")
-    with RayExecutor(cluster.address) as executor:
+    with RayExecutor(connected.address) as executor:
         (outcome,) = executor.run([Item("five", spec)], ignore)
         (again,) = executor.run([Item("five", spec)], ignore)
-        (lost,) = executor.run(
-            [Item("lost", replace(spec, checkpoint=Path("file:///no/such/place"), name="lost"))], ignore
-        )
     package = tmp_path / "bucket" / "packages" / "five"
     assert outcome.result is not None, outcome.error
     assert outcome.result["folder"] == f"file://{package}"
@@ -150,56 +177,138 @@ def test_from_and_to_storage_by_url(cluster: Cluster, tiny_model: TinyModel, tmp
         "ggufpack.json",
         "report.html",
     }
-    local = carry_out(Item("five", spec_of(checkpoint, tmp_path / "here", "five")))
-    assert digests(local) == digests(outcome)
-    assert (package / "five-Q8_0.gguf").read_bytes() == (
-        tmp_path / "here" / "five" / "five-Q8_0.gguf"
-    ).read_bytes()
+    assert digests(outcome) == here["Q8_0"] == [sha256_of(package / "five-Q8_0.gguf")]
+    assert (
+        json.loads((package / "ggufpack.json").read_text())["checkpoint"]["folder"] == f"file://{checkpoint}"
+    )
     assert [path.name for path in package.parent.iterdir()] == ["five"]
     assert again.error is not None
     assert "holds a package already" in again.error["problem"]
-    assert lost.error is not None
-    assert "does not exist, or is empty" in lost.error["problem"]
 
 
-def test_what_a_node_cannot_see_or_take(cluster: Cluster, tiny_model: TinyModel, tmp_path: Path) -> None:
-    good = spec_of(tiny_model("llama-spm"), tmp_path, "good")
+def test_what_a_node_cannot_see_or_take(connected: Cluster, tiny_model: TinyModel, tmp_path: Path) -> None:
+    good = spec_of(tiny_model(MODEL), tmp_path, "good")
     items = [
         Item("wide", replace(good, threads=64)),
         Item("missing", replace(good, checkpoint=tmp_path / "missing")),
+        Item(
+            "lost", replace(good, checkpoint=Path("file:///no/such/place"), output=Path(f"file://{tmp_path}"))
+        ),
     ]
-    with RayExecutor(cluster.address) as executor:
+    with RayExecutor(connected.address) as executor:
         outcomes = {outcome.key: outcome for outcome in executor.run(items, ignore)}
-    assert [outcome.status for outcome in outcomes.values()] == ["error", "error"]
+    assert [outcome.status for outcome in outcomes.values()] == ["error", "error", "error"]
     assert "No node of the cluster has 64 CPUs" in str(outcomes["wide"].error)
     assert "missing does not exist" in str(outcomes["missing"].error)
+    assert "does not exist, or is empty" in str(outcomes["lost"].error)
     assert not list(tmp_path.iterdir())  # the probe is gone
 
 
-def test_who_stops_listening_stops_the_builds(
-    cluster: Cluster, tiny_model: TinyModel, tmp_path: Path
+def test_what_a_killed_process_left_is_removed_and_nothing_else(
+    connected: Cluster, tiny_model: TinyModel, tmp_path: Path, here: Mapping[str, list[str]]
 ) -> None:
-    items = [Item(name, spec_of(tiny_model("llama-spm"), tmp_path, name)) for name in ("one", "two")]
+    foreign = tmp_path / "packages" / ".one.tmp-0123456789ab-mine"
+    foreign.mkdir(parents=True)
+    checkpoint = Path(f"file://{tiny_model(MODEL)}")
+    item = Item("one", spec_of(checkpoint, tmp_path / "packages", "one"))
+    left: list[Path] = []
 
-    def interrupt(_key: str, event: Event) -> None:
-        if isinstance(event, StageStarted) and event.stage is Stage.CONVERSION:
-            raise KeyboardInterrupt
+    def kill(_key: str, event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage is Stage.CONVERSION and not left:
+            left.extend(path for path in foreign.parent.glob(".one.tmp-*") if path != foreign)
+            left.extend(scratch_area().glob("r.*.tmp/ggufpack-fetched-*"))
+            kill_builders()
 
-    with RayExecutor(cluster.address) as executor:
-        with pytest.raises(KeyboardInterrupt):
-            list(executor.run(items, interrupt))
-        assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
-    assert not ray.is_initialized()
+    with RayExecutor(connected.address) as executor:
+        (outcome,) = executor.run([item], kill)
+    assert digests(outcome) == here["Q8_0"]
+    assert len(left) == 2
+    assert not [path for path in left if path.exists()]
+    assert names(foreign.parent) == {"one", foreign.name}
+    assert not list(scratch_area().glob("r.*.tmp/ggufpack-fetched-*"))
 
 
-@pytest.mark.parametrize("listens", [False, True])
-def test_an_address_where_no_cluster_is(listens: bool) -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        if listens:
-            server.listen()
-        port = server.getsockname()[1]
-        started = time.monotonic()
-        with pytest.raises(UsageError, match=f"No Ray cluster can be reached at 127.0.0.1:{port}"):
-            RayExecutor(f"127.0.0.1:{port}").__enter__()
-        assert time.monotonic() - started < (30 if listens else 6)
+def kill_builders() -> None:
+    """SIGKILL to the processes that carry out an item."""
+    for process in psutil.process_iter(["cmdline"]):
+        if "ray::one" in " ".join(process.info["cmdline"] or ()):
+            process.kill()
+
+
+def test_a_killed_driver_loses_nothing_and_leaves_nothing(
+    connected: Cluster, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    run = training_output(tiny_model("llama-224"), tmp_path / "run", [1, 2])
+    output = tmp_path / "packages"
+    words: list[str | Path] = [run, "--output", output, "--executor", "ray", "--address", connected.address]
+    words += ["--jobs", "1", "--no-register", "--verify", "none", "-q", "Q8_0", "--template", "chatml"]
+    words += ["--no-reuse", "--threads", "2"]
+    driver = start(words, tmp_path / "first")
+
+    def unfinished() -> list[Path]:
+        return [path for path in output.glob(".run-2.tmp-*") if path.is_dir()]
+
+    wait_until(lambda: len(finished(output / JOURNAL)) == 1 and unfinished(), driver)
+    before = written(output / "run-1" / "run-1-Q8_0.gguf")
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    done = subprocess.run(
+        command("batch", "--json", *words),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    rows = {item["key"]: (item["status"], item["reused"]) for item in found["items"]}
+    assert rows["run-1"] == ("unverified", True)
+    assert rows["run-2"][0] == "unverified"
+    assert written(output / "run-1" / "run-1-Q8_0.gguf") == before
+    assert names(output) == {"run-1", "run-2", "index.html", JOURNAL}
+
+
+def written(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 180
+    while not condition():
+        assert process.poll() is None, "it ended before it came to that"
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def test_the_same_files_as_here_though_a_node_is_killed(
+    connected: Cluster, tiny_model: TinyModel, tmp_path: Path, here: Mapping[str, list[str]]
+) -> None:
+    """The last test: a node is missing afterwards."""
+    items = [
+        Item(name, spec_of(tiny_model(MODEL), tmp_path, name, kind))
+        for name, kind in (("one", "Q8_0"), ("two", "Q4_K_M"), ("three", "F16"))
+    ]
+    (victim,) = connected.worker_nodes
+    events: list[tuple[str, Event]] = []
+    killed = threading.Event()
+
+    def on_event(key: str, event: Event) -> None:
+        events.append((key, event))
+        running = {key for key, event in events if isinstance(event, StageStarted)}
+        if len(running) == 2 and not killed.is_set():
+            killed.set()
+            connected.remove_node(victim, allow_graceful=False)
+
+    with RayExecutor(connected.address) as executor:
+        outcomes = {outcome.key: digests(outcome) for outcome in executor.run(items, on_event)}
+    assert killed.is_set()
+    assert outcomes == {"one": here["Q8_0"], "two": here["Q4_K_M"], "three": here["F16"]}
+    notes = [key for key, event in events if isinstance(event, Note) and "was lost" in event.message]
+    assert len(notes) == 1
+    assert names(tmp_path) == {"one", "three", "two"}
+    for key in outcomes:
+        mine = [event for of, event in events if of == key]
+        assert any(isinstance(event, Progress) for event in mine)
+        starts = [event for event in mine if isinstance(event, StageStarted) and event.stage is Stage.REPORT]
+        assert len(starts) == 1

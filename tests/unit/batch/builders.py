@@ -64,7 +64,7 @@ class SmallExecutor:
             yield Outcome(item.key, "unverified", result, None, 0.1)
 
 
-def small_package(item: Item) -> dict[str, Any]:
+def small_package(item: Item, before_publish: Callable[[Path], None] | None = None) -> dict[str, Any]:
     """A package as a build leaves it; ``BuildResult.to_json()``."""
     spec, target = item.spec, target_of(item.spec)
     check_free(target.folder, overwrite=spec.overwrite)
@@ -91,5 +91,7 @@ def small_package(item: Item) -> dict[str, Any]:
         }
         record = {"token": spec.token, "result": result}
         (folder.working / RECORD_NAME).write_text(json.dumps(record))
+        if before_publish is not None:
+            before_publish(folder.working)
         folder.publish()
     return result_of(record, target.folder)

@@ -18,9 +18,11 @@ from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.batch.journal import Claim, Held, Journal
 from ggufpack.batch.lease import Lease, is_held
 from ggufpack.batch.planning import Planned, plan_batch
+from ggufpack.batch.remains import clean_up_remains
 from ggufpack.batch.result import Row
 from ggufpack.batch.run import BatchRun
-from ggufpack.errors import JournalError, WorkerError
+from ggufpack.errors import JournalError, UsageError, WorkerError
+from ggufpack.pipeline import target_of
 from tests.unit.batch.builders import SmallExecutor, small_spec, training, write_weights
 
 
@@ -217,6 +219,63 @@ def test_a_package_that_was_moved_aside_is_put_back(out: Path) -> None:
     assert (package(out, "out-1") / "ggufpack.json").is_file()
     assert not list(hidden(out))
     assert run(out)[0] == ["out-1"]
+
+
+def test_what_was_left_of_an_item_that_is_asked_for_no_more_goes(out: Path) -> None:
+    token = kill_in(out, "half")
+    foreign = package(out, ".out-1.tmp-000000000000-x")
+    foreign.mkdir()
+    assert [path.name for path in hidden(out) if token in path.name]
+    gone = (out / "checkpoint-1").rename(out.parent / "elsewhere")
+    assert run(out)[0] == ["out-2"]
+    assert list(hidden(out)) == [foreign]
+    with Journal(journal_path(out)) as journal:
+        assert journal.dead() == ()
+    gone.rename(out / "checkpoint-1")
+    assert run(out)[0] == ["out-1"]
+
+
+def test_what_cannot_be_removed_is_tried_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill_in(out, "half")
+    gone = (out / "checkpoint-1").rename(out.parent / "elsewhere")
+
+    def fail(*_: Any) -> None:
+        raise UsageError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ggufpack.batch.existing.clean_up", fail)
+        with Journal(journal_path(out)) as journal:
+            told: list[str] = []
+            clean_up_remains(journal, (), lambda key, why: told.append(f"{key}: {why}"))
+            assert told == ["out-1: not now", "out-2: not now"]
+            assert [entry.key for entry in journal.dead()] == ["out-1", "out-2"]
+    assert run(out)[0] == ["out-2"]
+    assert not list(hidden(out))
+    assert gone.is_dir()
+
+
+def test_what_a_living_batch_makes_is_left_alone(out: Path) -> None:
+    target = package(out, "other")
+    with Journal(journal_path(out)) as living:
+        claim = living.claim(target, key="other", checkpoint=out, spec_digest="d", seen=None)
+        assert isinstance(claim, Claim)
+        made = target.with_name(f".other.tmp-{claim.token}-x")
+        made.mkdir(parents=True)
+        assert run(out)[0] == ["out-1", "out-2"]
+        assert made.is_dir()
+        assert living.dead() == ()
+
+
+def test_what_a_killed_process_of_this_batch_left_goes_at_once(out: Path) -> None:
+    class Dying(FailingExecutor):
+        def run(self, items: Sequence[Item], on_event: ItemHandler) -> Iterator[Outcome]:
+            for item in items:
+                folder = target_of(item.spec).folder
+                (folder.parent / f".{folder.name}.tmp-{item.spec.token}-x").mkdir(parents=True)
+            return super().run(items, on_event)
+
+    run(out, Dying())
+    assert not list(hidden(out))
 
 
 # --- two at once ----------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ggufpack.batch import storage
+from ggufpack.batch import storage, transfer
+from ggufpack.batch.urls import joined
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError, DiskSpaceError, UsageError
+
+MARK = "0123456789ab"
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -36,54 +40,39 @@ def listing(url: str) -> list[str]:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     folder = tmp_path / "made" / "model"
-    (folder / "more").mkdir(parents=True)
-    for name in ("model-Q8_0.gguf", "Modelfile", "ggufpack.json", "more/z.txt"):
+    (folder / "1_Pooling").mkdir(parents=True)
+    for name in ("model-Q8_0.gguf", "Modelfile", "ggufpack.json", "1_Pooling/config.json"):
         (folder / name).write_text(name)
     return folder
 
 
-@pytest.mark.parametrize(
-    ("path", "url"),
-    [
-        ("s3://bucket/run/checkpoint-5", "s3://bucket/run/checkpoint-5"),
-        ("file:///data/run", "file:///data/run"),
-        ("hf://team/model", "hf://team/model"),
-        ("/data/run", None),
-        ("run/a:b", None),
-        ("C:/models", None),
-    ],
-)
-def test_paths_that_are_urls(path: str, url: str | None) -> None:
-    assert storage.url_of(Path(path)) == url
-
-
 def test_there_and_back(root: str, package: Path, tmp_path: Path) -> None:
-    url = storage.joined(root, "model")
+    url = joined(root, "model")
     assert not storage.exists(url)
-    storage.put(package, url, overwrite=False)
+    transfer.put(package, url, token=MARK, overwrite=False)
     assert storage.exists(url)
     assert listing(root) == [
+        "/model/1_Pooling/config.json",
         "/model/Modelfile",
         "/model/ggufpack.json",
         "/model/model-Q8_0.gguf",
-        "/model/more/z.txt",
     ]
-    fetched = storage.fetch(url, tmp_path)
+    fetched = transfer.fetch(url, tmp_path)
     assert fetched == tmp_path / "model"
-    assert (fetched / "more" / "z.txt").read_text() == "more/z.txt"
-    assert storage.size_of(storage.joined(url, "Modelfile")) == len("Modelfile")
-    assert storage.size_of(storage.joined(url, "tokenizer.json")) == 0
+    assert (fetched / "1_Pooling" / "config.json").read_text() == "1_Pooling/config.json"
+    assert storage.size_of(joined(url, "Modelfile")) == len("Modelfile")
+    assert storage.size_of(joined(url, "tokenizer.json")) == 0
 
 
 def test_a_package_is_replaced_as_a_whole_and_only_on_request(root: str, package: Path) -> None:
-    url = storage.joined(root, "model")
-    storage.put(package, url, overwrite=False)
+    url = joined(root, "model")
+    transfer.put(package, url, token=MARK, overwrite=False)
     (package / "Modelfile").write_text("newer")
     (package / "model-Q8_0.gguf").rename(package / "model-F16.gguf")
     with pytest.raises(UsageError, match="holds a package already"):
-        storage.put(package, url, overwrite=False)
+        transfer.put(package, url, token=MARK, overwrite=False)
     assert "/model/model-Q8_0.gguf" in listing(root)
-    storage.put(package, url, overwrite=True)
+    transfer.put(package, url, token=MARK, overwrite=True)
     assert [name for name in listing(root) if "gguf" in name] == [
         "/model/ggufpack.json",
         "/model/model-F16.gguf",
@@ -103,7 +92,7 @@ def test_what_reads_back_as_something_else_is_no_package(
 
     monkeypatch.setattr(kind, "put_file", damaging)
     with pytest.raises(UsageError, match=r"model-Q8_0\.gguf was written and reads back as something else"):
-        storage.put(package, storage.joined(root, "model"), overwrite=False)
+        transfer.put(package, joined(root, "model"), token=MARK, overwrite=False)
     assert listing(root) == []
 
 
@@ -118,7 +107,7 @@ def test_the_record_comes_last_where_folders_cannot_be_renamed(
         put_file(self, local, remote, **more)
 
     monkeypatch.setattr(MemoryFileSystem, "put_file", noting)
-    storage.put(package, f"memory://{uuid.uuid4().hex}/model", overwrite=False)
+    transfer.put(package, f"memory://{uuid.uuid4().hex}/model", token=MARK, overwrite=False)
     assert order[-1] == "ggufpack.json"
     assert len(order) == 4
 
@@ -126,14 +115,14 @@ def test_the_record_comes_last_where_folders_cannot_be_renamed(
 def test_the_state_of_the_trainer_is_not_fetched(root: str, package: Path, tmp_path: Path) -> None:
     for name in ("optimizer.pt", "trainer_state.json", "rng_state.pth", "pytorch_model.bin"):
         (package / name).write_text("state")
-    storage.put(package, root, overwrite=False)
+    transfer.put(package, root, token=MARK, overwrite=False)
     (tmp_path / "in").mkdir()
-    fetched = storage.fetch(root, tmp_path / "in")
+    fetched = transfer.fetch(root, tmp_path / "in")
     assert sorted(path.name for path in fetched.iterdir()) == [
+        "1_Pooling",
         "Modelfile",
         "ggufpack.json",
         "model-Q8_0.gguf",
-        "more",
     ]
 
 
@@ -141,26 +130,88 @@ def test_what_cannot_be_fetched(
     root: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CheckpointLayoutError, match="does not exist, or is empty"):
-        storage.fetch(root, tmp_path)
-    storage.put(package, root, overwrite=False)
+        transfer.fetch(root, tmp_path)
+    transfer.put(package, root, token=MARK, overwrite=False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
     with pytest.raises(DiskSpaceError, match="are free in"):
-        storage.fetch(root, tmp_path)
+        transfer.fetch(root, tmp_path)
 
 
 def test_a_file_that_comes_incomplete(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"memory://{uuid.uuid4().hex}/model"
-    storage.put(package, url, overwrite=False)
+    transfer.put(package, url, token=MARK, overwrite=False)
 
     def cut(self: Any, remote: str, local: str, **_: Any) -> None:
         Path(local).write_bytes(b"x")
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", cut)
-    with pytest.raises(CheckpointFileError, match="came with 1 of 9 bytes"):
-        storage.fetch(url, tmp_path)
+    with pytest.raises(CheckpointFileError, match="came with 1 of 21 bytes"):
+        transfer.fetch(url, tmp_path)
 
 
 @pytest.mark.parametrize("url", ["nonsense://x/y", "s3://bucket/model"])
 def test_storage_that_cannot_be_used_is_named(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=url):
-        storage.fetch(url, tmp_path)
+        transfer.fetch(url, tmp_path)
+
+
+def test_what_is_no_package_is_never_replaced(root: str, tmp_path: Path, package: Path) -> None:
+    url = joined(root, "model")
+    storage.write(joined(url, "data.csv"), b"precious")
+    with pytest.raises(UsageError, match="is not a package of ggufpack"):
+        transfer.put(package, url, token=MARK, overwrite=True)
+    assert listing(url) == ["/data.csv"]
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("upto", range(6))
+def test_a_put_that_is_killed(
+    root: str, package: Path, upto: int, replaces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of its writes. What is there is no package, or a whole one; and it can be cleaned up."""
+    url = joined(root, "model")
+    if replaces:
+        transfer.put(package, url, token="0" * 12, overwrite=False)
+        (package / "ggufpack.json").write_text("newer")
+    kind: Any = LocalFileSystem if root.startswith("file") else MemoryFileSystem
+    writes: list[str] = []
+    with monkeypatch.context() as patch:
+        renames = ("mv",) if kind is LocalFileSystem else ()
+        for name in ("put_file", "rm_file", "rm", "pipe_file", *renames):
+            patch.setattr(kind, name, dying(getattr(kind, name), writes, upto))
+        patch.setattr(transfer, "_clean_up_renamed", lambda *_: None)
+        patch.setattr(transfer, "_clean_up_unfinished", lambda *_: None)
+        with contextlib.suppress(KilledError):
+            transfer.put(package, url, token=MARK, overwrite=replaces)
+    transfer.clean_up(url, "1" * 12)  # of another journal
+    left = listing(root)
+    assert left or upto == 0
+    transfer.clean_up(url, MARK)
+    found = listing(root)
+    whole = [
+        "/model/1_Pooling/config.json",
+        "/model/Modelfile",
+        "/model/ggufpack.json",
+        "/model/model-Q8_0.gguf",
+    ]
+    assert found in ([], whole)
+    if found and not replaces:
+        assert upto >= 4
+    if replaces and root.startswith("file"):
+        assert found == whole  # the older package is never lost where folders can be renamed
+    transfer.put(package, url, token=MARK, overwrite=True)
+    assert listing(root) == whole
+
+
+class KilledError(BaseException):
+    """In place of SIGKILL."""
+
+
+def dying(method: Any, writes: list[str], upto: int) -> Any:
+    def call(self: Any, *arguments: Any, **more: Any) -> Any:
+        if len(writes) == upto:
+            raise KilledError
+        writes.append(method.__name__)
+        return method(self, *arguments, **more)
+
+    return call
