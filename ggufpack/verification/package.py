@@ -89,7 +89,9 @@ def verify_embedded(
     from ggufpack.engine.embedded import EmbeddedEngine
 
     if checkpoint.is_encoder:
-        return Verification(model, "none", "none"), (encoder_not_run(model),)
+        # at this level its vectors are compared: that runs it
+        not_run = () if level == "fidelity" else (encoder_not_run(model),)
+        return Verification(model, "none", "none"), not_run
     stops = _stops(modelfile)
     with EmbeddedEngine(gguf, stops=stops) as engine:
         result = verify(
