@@ -103,7 +103,8 @@ class Checkpoint:
     @property
     def context_length(self) -> int | None:
         """Tokens; ``None`` when nothing says it. An encoder's texts are cut where its training cut them."""
-        lengths = (self.model_config.context_length, self.pipeline and self.pipeline.max_length)
+        cut = None if self.pipeline is None else self.pipeline.max_length
+        lengths = (self.model_config.context_length, cut)
         return min((length for length in lengths if length is not None), default=None)
 
     @property

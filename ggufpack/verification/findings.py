@@ -125,8 +125,8 @@ def embedding_findings(verification: Verification) -> tuple[Finding, ...]:
             Finding(
                 OTHER_TOKENS_OTHER_VECTOR,
                 Severity.WARNING,
-                f"{verification.model}: {len(cut)} of {len(measured.by_text)} texts are cut into other tokens,"
-                f" so their vectors are not the trained model's (lowest cosine {worst.cosine:.4f},"
+                f"{verification.model}: {len(cut)} of {len(measured.by_text)} texts are cut into other"
+                f" tokens, so their vectors are not the trained model's (lowest cosine {worst.cosine:.4f},"
                 f" {worst.name})",
                 action="llama.cpp leaves out the vowel signs of Devanagari, Bengali, Tamil and their like"
                 " (category Mc) from every WordPiece model's texts. Compare retrieval in such a language"

@@ -126,11 +126,11 @@ class EmbeddingCheck:
             )
         # what the tokenizer does to a text is told apart; without one text cut alike it is all there is
         where = cut_alike if any(cut_alike) else [True] * len(texts)
-        answer = self._source.call(
-            {"do": "rounded", "gguf": str(gguf.absolute()), "texts": texts}, self._told
-        )
-        rounded = as_vectors(answer["vectors"])
-        arithmetic = cosines(rounded, as_vectors(answer["engine"]))
+        request = {"do": "rounded", "gguf": str(gguf.absolute()), "texts": [*texts, self._long]}
+        answer = self._source.call(request, self._told)
+        whole = as_vectors(answer["vectors"])
+        rounded = whole[:-1]
+        arithmetic = cosines(whole, as_vectors(answer["engine"]))
         exact = bool(answer["exact"])
         against = rounded if exact else source
         moved = cosines(rounded, source)

@@ -65,8 +65,8 @@ def similarity_change(source: Vectors, package: Vectors) -> tuple[float, float |
     difference = float(np.abs(before - after).max())
     if len(source) < 3:
         return difference, None
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (before, after)]
-    return difference, float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.stack([before, after]).argsort().argsort()
+    return difference, float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def as_vectors(rows: Any) -> Vectors:
