@@ -12,6 +12,8 @@ from typing import Literal
 VerifyLevel = Literal["none", "prompts", "smoke", "fidelity"]
 VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity")
 
+EMBEDDED = "embedding"  # done_reason of a smoke test that made a vector
+
 
 @dataclass(frozen=True)
 class PromptCase:
@@ -309,6 +311,11 @@ class Verification:
     logprobs: LogprobCheck | None = None
     quantization: str | None = None
     embedding: EmbeddingFidelity | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is of an embedding model, which has no prompts, answers and stops."""
+        return self.embedding is not None or (self.smoke is not None and self.smoke.done_reason == EMBEDDED)
 
     @property
     def checked(self) -> bool:

@@ -70,6 +70,14 @@ def percent(value: float, places: int = 1) -> str:
     return f"{text} %"
 
 
+def cosine(value: float) -> str:
+    """Of vectors; as many nines as there are, and a digit that is none. Only 1 itself is 1."""
+    if not math.isfinite(value):
+        return _NOT_A_NUMBER
+    places = next((places for places in range(4, 9) if float(f"{value:.{places}f}") < 1 - 2 * 10**-places), 9)
+    return "1" if value >= 1 else f"{value:.{places}f}"
+
+
 def signed(value: float) -> str:
     """A difference, with its sign."""
     return ("+" if value > 0 else "") + significant(value)
