@@ -52,6 +52,7 @@ def _figures(fidelity: Fidelity) -> str:
 
 def _vectors(found: EmbeddingFidelity) -> str:
     return (
-        f"{found.verdict}: cosine to the trained model {found.cosine_mean:.6f}, lowest {found.cosine_min:.6f};"
-        f" to what it has to be, lowest {found.expected_min:.6f}; {found.count} texts"
+        f"{found.verdict}: cosine to the trained model {found.cosine_mean:.6f}"
+        f" (lowest {found.cosine_min:.6f}), to what it has to be {found.expected_mean:.6f}"
+        f" (lowest {found.expected_min:.6f}), {found.count} texts"
     )

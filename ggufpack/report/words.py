@@ -70,12 +70,15 @@ def percent(value: float, places: int = 1) -> str:
     return f"{text} %"
 
 
-def cosine(value: float) -> str:
-    """Of vectors; as many nines as there are, and a digit that is none. Only 1 itself is 1."""
+def cosine(value: float, places: int = 4) -> str:
+    """A cosine of vectors; only 1 itself is 1."""
     if not math.isfinite(value):
         return _NOT_A_NUMBER
-    places = next((places for places in range(4, 9) if float(f"{value:.{places}f}") < 1 - 2 * 10**-places), 9)
-    return "1" if value >= 1 else f"{value:.{places}f}"
+    text = f"{value:.{places}f}"
+    while value < 1 and float(text) >= 1 and places < 9:
+        places += 1
+        text = f"{value:.{places}f}"
+    return text
 
 
 def signed(value: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.support import sabotage
-from tests.support.sabotage import Content, Floats
+from tests.support.sabotage import Content
 
 _MEAN, _CLS = 1, 2  # llama.cpp's pooling types
 
@@ -50,10 +50,7 @@ def _layers_swapped(content: Content) -> None:
 def _scale_of_nineteen_twentieths(content: Content) -> None:
     """One tensor is dequantised with a scale that is not its own."""
 
-    def scaled(values: Floats) -> Floats:
-        return values * np.float32(0.95)
-
-    content.change(f"blk.{content.middle}.ffn_up.weight", scaled)
+    content.change(f"blk.{content.middle}.ffn_up.weight", lambda values: values * np.float32(0.95))
 
 
 def _writer(edit: Callable[[Content], None]) -> sabotage.Sabotage:
