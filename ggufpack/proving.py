@@ -74,10 +74,11 @@ class Prover:
 
     def embedded(self, gguf: Path, model: str, modelfile: Modelfile) -> Verification:
         """A file without a server."""
+        not_compared = self.checkpoint.is_encoder and self.fidelity is None
         done, findings = verify_embedded(
             gguf,
             model,
-            self.level,
+            "smoke" if not_compared else self.level,
             checkpoint=self.checkpoint,
             prompt=self.prompt,
             modelfile=modelfile,

@@ -202,8 +202,10 @@ def not_registered(host: str, engine: str) -> Finding:
 
 
 def encoder_not_run(model: str) -> Finding:
-    """Embeddings are checked on an Ollama server only."""
-    return _unchecked(ENCODER_NOT_RUN, f"{model}: no embedding was computed (that needs an Ollama server)")
+    """There is no engine at all."""
+    return _unchecked(
+        ENCODER_NOT_RUN, f"{model}: no embedding was computed (that needs an Ollama server, or xllamacpp)"
+    )
 
 
 def _of_measured(model: str, measured: Fidelity | EmbeddingFidelity) -> list[Finding]:

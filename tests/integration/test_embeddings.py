@@ -159,6 +159,15 @@ def test_without_a_server_the_embedded_engine_makes_the_vectors(
     assert not parity.ordinary_misses
 
 
+def test_without_a_server_one_embedding_is_the_smoke_test(files: dict[str, Path], minilm: Path) -> None:
+    result = ggufpack.verify(files["F16"], minilm, level="smoke")
+    assert result.passed
+    (proof,) = result.verifications
+    assert proof.smoke is not None
+    assert (proof.smoke.text, proof.embedding) == ("384 dimensions", None)
+    assert "GP613" not in {finding.id for finding in result.findings}
+
+
 @pytest.mark.parametrize("name", ENCODER_SABOTAGES)
 def test_a_broken_file_is_accused(
     name: str, check: EmbeddingCheck, files: dict[str, Path], tmp_path: Path
@@ -204,7 +213,9 @@ def test_without_modules_json_nothing_is_compared(
     (said,) = [one for one in result.findings if one.id == "GP610"]
     assert said.severity == "unchecked"
     assert "modules.json" in said.message
-    assert not result.passed
+    (proof,) = result.verifications
+    assert proof.smoke is not None
+    assert proof.embedding is None
 
 
 def test_a_module_that_a_gguf_cannot_hold_stops_the_build(minilm: Path, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_the_limit_is_twice_the_arithmetic_and_a_hundredth() -> None:
 
 def test_similarities_and_their_order() -> None:
     source = at(0, 10, 40, 90)
-    assert similarity_change(source, source) == (pytest.approx(0.0), pytest.approx(1.0))
+    assert similarity_change(source, source) == pytest.approx((0.0, 1.0))
     # a rotation of all changes every vector and no similarity
-    assert similarity_change(source, at(30, 40, 70, 120)) == (pytest.approx(0.0), pytest.approx(1.0))
+    assert similarity_change(source, at(30, 40, 70, 120)) == pytest.approx((0.0, 1.0))
     difference, rank = similarity_change(source, at(0, 10, 85, 90))
     assert difference == pytest.approx(np.cos(np.radians(40)) - np.cos(np.radians(85)))
     assert rank is not None
