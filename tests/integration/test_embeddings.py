@@ -110,6 +110,22 @@ def test_a_long_text_is_cut_where_the_trained_model_cuts_it(built: ggufpack.Buil
     assert "GP627" not in {finding.id for finding in built.findings}
 
 
+def test_a_server_that_reads_more_of_a_long_text_is_told(
+    built: ggufpack.BuildResult, server: OllamaServer, minilm: Path, texts: Path
+) -> None:
+    """As every GGUF of this model that keeps num_ctx at the 512 of config.json."""
+    file = built.package.files[0]
+    server.create("minilm-long", {file.path.name: f"sha256:{file.sha256}"}, {"parameters": {"num_ctx": 512}})
+    result = ggufpack.verify(
+        "minilm-long", minilm, host=server.host, gguf=file.path, calibration=texts, device="cpu"
+    )
+    (proof,) = result.verifications
+    assert proof.embedding is not None
+    assert proof.embedding.truncated is not None
+    assert proof.embedding.truncated < 0.99 < proof.embedding.cosine_min
+    assert "GP627" in {finding.id for finding in result.findings}
+
+
 def test_a_text_that_llama_cpp_cuts_otherwise_is_told_apart(built: ggufpack.BuildResult) -> None:
     (proof, *_) = built.verifications
     assert proof.embedding is not None
