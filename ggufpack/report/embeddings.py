@@ -16,6 +16,11 @@ def merits(proofs: Sequence[Verification]) -> list[str]:
     return []
 
 
+def cut_otherwise(proofs: Sequence[Verification]) -> bool:
+    """Whether a package's tokenizer cuts a text that was compared into other tokens."""
+    return any(text.cut for proof in proofs if proof.embedding for text in proof.embedding.by_text)
+
+
 def silent(proof: Verification) -> list[str]:
     """What nobody looked at."""
     missing = []

@@ -276,7 +276,7 @@ def _merits(types: Sequence[Type]) -> list[str]:
     merits = []
     if prompts := sum(len(proof.prompts) for proof in proofs):
         merits.append(f"{counted(prompts, 'prompt')} of {prompts:,} equal the trained model's")
-    if any(proof.tokenizer for proof in proofs):
+    if any(proof.tokenizer for proof in proofs) and not embeddings.cut_otherwise(proofs):
         merits.append("ordinary text is cut into the same tokens")
     if any(check.ended for proof in proofs for check in proof.stops):
         merits.append("every stop that was tried ends the answer")

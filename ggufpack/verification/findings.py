@@ -363,7 +363,7 @@ def _miss(verification: Verification, miss: TokenizerMiss) -> Finding:
         TOKENIZER_DIFFERS,
         Severity.WARNING,
         message,
-        action="Ordinary texts are cut as in training; llama.cpp reads such rare ones in its own way.",
+        action="Other texts are cut as in training; llama.cpp reads such ones in its own way.",
     )
 
 

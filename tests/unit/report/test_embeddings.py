@@ -67,6 +67,7 @@ def test_the_verdict_speaks_of_vectors() -> None:
     assert view.status == "verified"
     assert "rounding explains every difference of its vectors" in view.verdict
     assert "answer" not in view.verdict
+    assert "same tokens" not in view.verdict, "one text is not"
     assert [(item.label, item.value, item.note) for item in view.headlines] == [
         ("Cosine, Q8_0", "0.9996", "lowest 0.9990")
     ]
