@@ -1,8 +1,9 @@
-"""What the tensor cache saves: ``python -m benchmarks.reuse [--runs N] [--small | --large]``.
+"""What the tensor cache saves: ``python -m benchmarks.reuse [--runs N] [--small | --large] [--folder DIR]``.
 
 A checkpoint is converted without the cache, with an empty one, and, after a tenth of its weights was
 changed, with the full one, all in one worker that has started; then the whole build (verify none) the
-same way. SmolLM2-135M's rows are no multiples of 256, so most of its tensors get types that are faster to
+same way, and once more with another parameter in the Modelfile. Ratios are medians over the runs, each
+run's own. SmolLM2-135M's rows are no multiples of 256, so most of its tensors get types that are faster to
 encode than to keep; the random Llama (1.24 billion weights, made on the spot) has K-quants throughout.
 """
 
@@ -40,6 +41,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="of checkpoint, cache and output (a disk, or memory)")
     parser.add_argument("-q", "--quantization", default="Q4_K_M")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--small", action="store_true", help="SmolLM2 alone")
@@ -47,7 +49,10 @@ def main() -> None:
     chosen = parser.parse_args()
     print(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f}, {chosen.quantization}")
     print("model            what        without  empty cache  90 % unchanged  empty÷without  second÷first")
-    with tempfile.TemporaryDirectory(prefix="ggufpack-bench-") as folder, ggufpack.open_worker() as worker:
+    with (
+        tempfile.TemporaryDirectory(prefix="ggufpack-bench-", dir=chosen.folder) as folder,
+        ggufpack.open_worker() as worker,
+    ):
         if not chosen.large:
             model = Path(folder) / "smollm2"
             shutil.copytree(smollm2_checkpoint(), model)
@@ -73,6 +78,10 @@ def _measure(title: str, model: Path, worker: Worker, quantization: str, runs: i
         return seconds, reused
 
     def build(cache: Path | None) -> tuple[float, Reused | None]:
+        shutil.rmtree(scratch, ignore_errors=True)
+        return build_again(cache)
+
+    def build_again(cache: Path | None) -> tuple[float, Reused | None]:
         started = time.perf_counter()
         result = ggufpack.build(
             model,
@@ -80,24 +89,25 @@ def _measure(title: str, model: Path, worker: Worker, quantization: str, runs: i
             quantization=quantization,
             output=scratch,
             template="chatml",
+            parameters={"seed": time.time_ns() % 1000},
+            overwrite=True,
             register=False,
             verify="none",
             reuse=cache is not None,
             cache=cache,
             worker=worker,
         )
-        seconds = time.perf_counter() - started
-        shutil.rmtree(scratch)
-        return seconds, result.reused
+        return time.perf_counter() - started, result.reused
 
     convert(None)  # the source is in the page cache, and the worker has started
-    for what, run in (("conversion", convert), ("build", build)):
+    for what, run, again in (("conversion", convert, None), ("build", build, build_again)):
         say(f"{title}: {what}")
-        _line(title, what, model, run, runs)
+        _line(title, what, model, run, again, runs)
+    shutil.rmtree(scratch)
 
 
-def _line(title: str, what: str, model: Path, run: Run, runs: int) -> None:
-    without, empty, second, share = [], [], [], 0.0
+def _line(title: str, what: str, model: Path, run: Run, run_again: Run | None, runs: int) -> None:
+    without, empty, second, again, share = [], [], [], [], 0.0
     for _ in range(runs):
         cache = model.parent / "cache"
         without.append(run(None)[0])
@@ -105,6 +115,8 @@ def _line(title: str, what: str, model: Path, run: Run, runs: int) -> None:
         change(model, CHANGED)
         seconds, reused = run(cache)
         second.append(seconds)
+        if run_again is not None:
+            again.append(run_again(cache)[0])
         share = 0.0 if reused is None else reused.bytes / (reused.bytes + reused.stored)
         shutil.rmtree(cache)
     middle = statistics.median
@@ -115,6 +127,9 @@ def _line(title: str, what: str, model: Path, run: Run, runs: int) -> None:
         f" {cost:14.2f} {saved:13.2f}   ({share:.0%} of the kept bytes reused)",
         flush=True,
     )
+    if again:
+        ratio = middle(b / a for a, b in zip(without, again, strict=True))
+        print(f"{title:16} other parameters: {middle(again):.2f} s, {ratio:.2f} of the first", flush=True)
 
 
 def change(checkpoint: Path, share: float) -> None:

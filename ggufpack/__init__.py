@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ggufpack.spec import BuildSpec as BuildSpec
     from ggufpack.spec import Finding as Finding
     from ggufpack.spec import Severity as Severity
+    from ggufpack.transfer import TransferResult as TransferResult
+    from ggufpack.transfer import pull as pull
+    from ggufpack.transfer import push as push
 
 __version__ = "0.1.0"
 
@@ -40,6 +43,9 @@ _HOMES = {
     "Finding": "ggufpack.spec",
     "Severity": "ggufpack.spec",
     "GgufpackError": "ggufpack.errors",
+    "TransferResult": "ggufpack.transfer",
+    "pull": "ggufpack.transfer",
+    "push": "ggufpack.transfer",
 }
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the names are strings
 

@@ -27,7 +27,13 @@ GgufpackError                         exit 1
 │   ├── ServerVersionError
 │   ├── ModelExistsError
 │   ├── ServerDiskFullError
-│   └── ServerResponseError
+│   ├── ServerResponseError
+│   ├── ModelNotFoundError                     neither the server nor the registry behind it has the model
+│   ├── RemoteRegistryError                    the registry that the server pushes to or pulls from
+│   │   ├── SignInError                        it does not know the server's key, or the key may not do this
+│   │   └── TransferBrokenError                cut, or a passing fault: running it again goes on
+│   ├── HubError                               the Hugging Face Hub
+│   └── TrackerError                           SwanLab, Weights & Biases
 └── VerificationError                 exit 7   the package exists and is not what was trained
 
 KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
@@ -205,6 +211,30 @@ class ServerDiskFullError(RegistryError):
 
 class ServerResponseError(RegistryError):
     """The server answered with an error or with something unexpected."""
+
+
+class ModelNotFoundError(RegistryError):
+    """There is no model of this name where it was looked for."""
+
+
+class RemoteRegistryError(RegistryError):
+    """The registry that the Ollama server pushes to or pulls from refused or failed."""
+
+
+class SignInError(RemoteRegistryError):
+    """The registry does not know the server's key, or does not let it do this."""
+
+
+class TransferBrokenError(RemoteRegistryError):
+    """A push or a pull broke off; what has arrived stays, and running it again goes on."""
+
+
+class HubError(RegistryError):
+    """The Hugging Face Hub refused or failed, or there is no token for it."""
+
+
+class TrackerError(RegistryError):
+    """An experiment tracker refused or failed."""
 
 
 class VerificationError(GgufpackError):

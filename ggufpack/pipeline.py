@@ -240,6 +240,10 @@ class Target:
         """Of the GGUF."""
         return f"{self.folder.name}-{quantization}.gguf"
 
+    def files(self, folder: Path | None = None) -> dict[str, Path]:
+        """The GGUF of each type, in the package folder or in another one."""
+        return {name: (folder or self.folder) / self.file_name(name) for name in self.quantizations}
+
     def modelfile_name(self, quantization: str) -> str:
         """Of the Modelfile."""
         return "Modelfile" if len(self.quantizations) == 1 else f"Modelfile.{quantization}"
@@ -349,12 +353,13 @@ class _Making:
         job = conversion_job(
             self.checkpoint,
             self.prompt,
-            {name: folder / self.target.file_name(name) for name in spec.quantizations},
+            self.target.files(folder),
             trust_remote_code=spec.trust_remote_code,
             allowed=spec.allow,
             threads=spec.threads,
             imatrix=spec.imatrix,
             cache=(spec.cache or tensor_cache.default_folder()) if spec.reuse else None,
+            earlier=self.target.files() if spec.overwrite and not plan_only else None,
             plan_only=plan_only,
         )
         title = "Laying out the files" if plan_only else f"Converting to {', '.join(spec.quantizations)}"

@@ -29,8 +29,9 @@ from ggufpack.packages import cache_folder
 SIZE_VARIABLE = "GGUFPACK_CACHE_SIZE"
 LARGEST_DEFAULT = 20 * 10**9
 DISK_SHARE = 10  # the default bound is at most a tenth of the disk
-SPARED_SHARE = 20  # a twentieth of the disk stays free
-SPARED_BYTES = 1 << 30
+SPARED_SHARE = 20  # a twentieth of the disk stays free, within these bounds
+LEAST_SPARED = 10**9
+MOST_SPARED = 10**10
 PRUNED_SHARE = 10  # a full cache is emptied by a tenth, so that not every entry looks for room
 UNFINISHED_SECONDS = 3600.0  # after which nobody writes a temporary file any more
 DIGEST_BYTES = 32
@@ -118,6 +119,11 @@ def size_limit(folder: Path) -> int:
             raise UsageError(f"{SIZE_VARIABLE}: {error.problem}", action=error.action) from None
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return min(LARGEST_DEFAULT, shutil.disk_usage(existing).total // DISK_SHARE)
+
+
+def spared(disk: int) -> int:
+    """Bytes that a cache leaves free on a disk of this size: a twentieth, from 1 GB to 10 GB."""
+    return min(max(disk // SPARED_SHARE, LEAST_SPARED), MOST_SPARED)
 
 
 class TensorCache:
@@ -219,7 +225,7 @@ class TensorCache:
             disk = shutil.disk_usage(self.folder)
             if self._total + size > self.limit:
                 self._refuse(f"it is full of this job's own ({self.limit:,} bytes)")
-            elif disk.free - size < max(SPARED_BYTES, disk.total // SPARED_SHARE):
+            elif disk.free - size < spared(disk.total):
                 self._refuse(f"the disk has only {disk.free:,} bytes free")
             else:
                 self._total += size

@@ -18,6 +18,7 @@ import pytest
 from ggufpack.errors import GgufpackError
 from tests.support import checkpoints, embedder, llama_cpp, oracle
 from tests.support.browser import Chromium, find_chromium, running_chromium
+from tests.support.disk import state_disk
 from tests.support.go_template_oracle.oracle import GoOracle, build_go_oracle
 from tests.support.llama_cpp import BuildError
 from tests.support.ollama_build import OllamaProgram, find_ollama
@@ -28,6 +29,12 @@ _OLLAMA = pytest.StashKey[str]()
 _DESELECTED = pytest.StashKey[Counter[str]]()
 _CHROMIUM = pytest.StashKey[str]()
 _MARKERS = ("server", "engine", "go", "browser", "network")
+
+
+@pytest.fixture
+def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terabyte, half of it free, whatever this machine has."""
+    state_disk(monkeypatch, 10**12, 5 * 10**11)
 
 
 @pytest.fixture(scope="session")

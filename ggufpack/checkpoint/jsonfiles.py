@@ -6,8 +6,11 @@ Symbolic links to files are followed: a snapshot in the Hugging Face cache is ma
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +100,8 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             path=path,
         )
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
+        with _collection_paused():
+            value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise CheckpointFileError(
             f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}.",
@@ -119,6 +123,19 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointFileError(f"{path} must hold a JSON object, and holds {type_name(value)}.", path=path)
     return value
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """A tokenizer is a million objects and no cycle: looking for some takes as long as parsing it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def type_name(value: object) -> str:

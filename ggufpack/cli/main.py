@@ -12,8 +12,12 @@ from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
 from ggufpack.cli.plan import plan
+from ggufpack.cli.publish import publish
+from ggufpack.cli.pull import pull
+from ggufpack.cli.push import push
 from ggufpack.cli.report import report
 from ggufpack.cli.template import template
+from ggufpack.cli.track import track
 from ggufpack.cli.vendor import vendor
 from ggufpack.cli.verify import verify
 
@@ -29,5 +33,8 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, batch, plan, template, verify, report, doctor, demo, cache, vendor):
+for command in (
+    *(build, batch, plan, template, verify, push, pull, publish, track),
+    *(report, doctor, demo, cache, vendor),
+):
     main.add_command(command)

@@ -41,6 +41,14 @@ def progress_view(*, quiet: bool) -> View:
     return BarView(console) if sys.stderr.isatty() else LineView(console)
 
 
+def line_view(*, quiet: bool) -> View:
+    """Lines also on a terminal, for commands where another library draws the bars."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    return View(console) if quiet else LineView(console)
+
+
 class View:
     """Shows findings only; the base of the other two."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ggufpack.convert.importance import encode_with_importance
+from ggufpack.convert.mapped import Scratch
 from ggufpack.convert.reuse import Chunk, Output, Reuse
 from ggufpack.convert.sources import FLOAT_OF_TYPE, Rows, TensorSource
 from ggufpack.convert.values import check_encoded, check_source
@@ -41,6 +42,7 @@ class Encoder:
         self._importance = importance
         self._allowed = allowed
         self._reuse = reuse
+        self._scratch = Scratch()
 
     def encode(
         self, source: TensorSource, rows: Rows, types: Sequence[TensorType], first_row: int
@@ -57,14 +59,32 @@ class Encoder:
             TensorValueError: a value cannot be written as trained.
             ImportanceMatrixError: the importance overflows.
         """
-        view = rows.view
-        rows.parts.populate(view)
-        outputs = [(kind, np.empty(kind.size(view.numel()), dtype=np.uint8)) for kind in types]
+        outputs = [(kind, np.empty(kind.size(rows.view.numel()), dtype=np.uint8)) for kind in types]
+        view, chunk = self._read(source, rows, first_row)
+        keys = {} if self._reuse is None else self._reuse.keys(chunk, types)
+        missing = outputs if self._reuse is None else self._reuse.take(chunk, outputs, keys)
+        if missing:
+            largest = self._encode(chunk, missing)
+            check_source(source.name, largest, view, FLOAT_OF_TYPE[source.stored_type], self._allowed)
+            for kind, encoded in missing:
+                check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)
+            if self._reuse is not None:
+                self._reuse.keep(missing, keys, largest)
+        return [encoded for _, encoded in outputs]
+
+    def name(self, source: TensorSource, rows: Rows, types: Sequence[TensorType], first_row: int) -> None:
+        """Only the keys of these blocks, for whole files. Arguments as ``encode``."""
+        assert self._reuse is not None  # noqa: S101 - whole files are taken through it
+        self._reuse.name(self._read(source, rows, first_row)[1], types)
+
+    def _read(self, source: TensorSource, rows: Rows, first_row: int) -> tuple[torch.Tensor, Chunk]:
+        """The values, valid until the thread reads others."""
         # what the converter's 16-bit file would hold, so that both ways give the same bytes
         stored = FLOAT_OF_TYPE[source.stored_type]
         with torch.inference_mode():
-            weights = view.contiguous().view(_AS_NUMPY[view.dtype]).numpy()
-        chunk = Chunk(
+            view = rows.parts.copied(rows.view, self._scratch)
+            weights = view.view(_AS_NUMPY[view.dtype]).numpy()
+        return view, Chunk(
             tensor=source.name,
             weights=weights,
             source=_SOURCE_TYPE[view.dtype],
@@ -73,17 +93,6 @@ class Encoder:
             first_row=first_row,
             rows_per_expert=source.shape[-2] if len(source.shape) > 1 else 1,
         )
-        keys = {} if self._reuse is None else self._reuse.keys(chunk, outputs)
-        missing = outputs if self._reuse is None else self._reuse.take(chunk, outputs, keys)
-        if missing:
-            largest = self._encode(chunk, missing)
-            check_source(source.name, largest, view, stored, self._allowed)
-            for kind, encoded in missing:
-                check_encoded(source.name, encoded, kind, largest, self._kernels, self._allowed)
-            if self._reuse is not None:
-                self._reuse.keep(missing, keys, largest)
-        rows.parts.give_back(view)
-        return [encoded for _, encoded in outputs]
 
     def _encode(self, chunk: Chunk, outputs: Sequence[Output]) -> float:
         importance = self._importance.get(chunk.tensor)

@@ -31,9 +31,10 @@ def conversion_job(
     threads: int | None,
     imatrix: Path | None = None,
     cache: Path | None = None,
+    earlier: Mapping[str, Path] | None = None,
     plan_only: bool = False,
 ) -> Job:
-    """The job that writes ``outputs`` (file type to path)."""
+    """The job that writes ``outputs`` (file type to path), or takes ``earlier`` ones that are the same."""
     return Job(
         checkpoint=checkpoint.folder.resolve(),
         outputs=tuple(outputs.items()),
@@ -46,6 +47,7 @@ def conversion_job(
         plan_only=plan_only,
         imatrix=None if imatrix is None else imatrix.absolute(),
         cache=None if cache is None else cache.absolute(),
+        earlier=tuple((name, path.absolute()) for name, path in (earlier or {}).items()),
         merge=None if checkpoint.adaptation is None else checkpoint.adaptation.merge.to_json(),
     )
 

@@ -25,6 +25,7 @@ class Job:
         plan_only: lay the files out, write nothing.
         imatrix: importance matrix file, absolute.
         cache: folder of the tensor cache, absolute; ``None`` encodes everything.
+        earlier: (file type, path) of the files of a package that this one replaces, if they are there.
         merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
     """
 
@@ -39,6 +40,7 @@ class Job:
     plan_only: bool = False
     imatrix: Path | None = None
     cache: Path | None = None
+    earlier: tuple[tuple[str, Path], ...] = ()
     merge: Mapping[str, Any] | None = None
 
     def to_line(self) -> bytes:
@@ -50,10 +52,14 @@ class Job:
         """Back from the pipe."""
         data: dict[str, Any] = json.loads(line)
         imatrix, cache = data.pop("imatrix"), data.pop("cache")
-        outputs = tuple((str(quantization), Path(path)) for quantization, path in data.pop("outputs"))
+        outputs, earlier = (
+            tuple((str(quantization), Path(path)) for quantization, path in data.pop(name))
+            for name in ("outputs", "earlier")
+        )
         return cls(
             checkpoint=Path(data.pop("checkpoint")),
             outputs=outputs,
+            earlier=earlier,
             allowed=tuple(data.pop("allowed")),
             imatrix=None if imatrix is None else Path(imatrix),
             cache=None if cache is None else Path(cache),

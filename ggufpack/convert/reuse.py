@@ -12,7 +12,7 @@ encoded, and judged by what is allowed, every time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from ggufpack.convert.file_keys import FileKeys
 from ggufpack.convert.values import F16_MAX
 from ggufpack.quantize.imatrix_files import Floats
 from ggufpack.quantize.kernels import BYTES_VERSION, REFERENCE, Encoded
@@ -30,6 +31,8 @@ from ggufpack.tensor_cache import TensorCache
 
 # encoding fewer is as fast as reading a file
 LEAST_WEIGHTS = 1 << 15
+# of all weights: where fewer are hashed for their blocks, hashing the others for the file takes too long
+LEAST_HASHED = 0.9
 # the native kernels encode the other types as fast as a block is hashed and read (benchmarks.kernels)
 _SLOW = frozenset(
     {
@@ -70,9 +73,13 @@ class Reuse:
         cache: the cache.
         kernels: name of the kernels in use.
         importance: float32 (experts, columns) of the tensors that have any.
+
+    Attributes:
+        files: keys of whole files (``convert.file_keys``); ``None`` where they are not gathered.
     """
 
     def __init__(self, cache: TensorCache, kernels: str, importance: Mapping[str, Floats]) -> None:
+        self.files: FileKeys | None = None
         self._cache = cache
         self._kernels = kernels
         self._importance = {name: (len(values), _digest(values)) for name, values in importance.items()}
@@ -80,11 +87,33 @@ class Reuse:
         self._seen: set[str] = set()
         self._encoded: set[str] = set()
         self._counted = Reused(0, 0, 0, 0, 0)
+        self._whole = False
         self._lock = threading.Lock()
 
-    def keys(self, chunk: Chunk, outputs: Sequence[Output]) -> dict[TensorType, bytes]:
-        """Keys of the outputs that are worth keeping; each type once."""
-        kinds = {kind for kind, _ in outputs if self._is_worth_it(chunk, kind)}
+    def gather_files(self, types: Sequence[Mapping[str, TensorType]], weights: Mapping[str, int]) -> None:
+        """Gather keys of whole files, where nearly all of the source is hashed in any case.
+
+        Args:
+            types: of each output: what each tensor is encoded as.
+            weights: of each tensor.
+        """
+        total = sum(weights.values())
+        for chosen in types:
+            hashed = sum(weights[name] for name, kind in chosen.items() if self._is_slow(name, kind))
+            if chosen.keys() != weights.keys() or hashed < LEAST_HASHED * total:
+                return
+        self.files = FileKeys()
+
+    def keys(self, chunk: Chunk, kinds: Sequence[TensorType]) -> dict[TensorType, bytes]:
+        """Keys of the types that are worth keeping; each once."""
+        kept = {kind for kind in kinds if self._is_worth_it(chunk, kind)}
+        if self.files is None:
+            return self._keys(chunk, kept)
+        keys = self._keys(chunk, set(kinds))
+        self.files.add(chunk.tensor, chunk.first_row, [keys[kind] for kind in kinds])
+        return {kind: keys[kind] for kind in kept}
+
+    def _keys(self, chunk: Chunk, kinds: Collection[TensorType]) -> dict[TensorType, bytes]:
         if not kinds:
             return {}
         importance: tuple[object, ...] | None = None
@@ -122,10 +151,23 @@ class Reuse:
             largest: the largest magnitude in the chunk; NaN where there is one.
         """
         if not largest <= F16_MAX:
+            if self.files is not None:
+                self.files.judged()
             return
         stored = sum(self._cache.store(keys[kind], kind.name, out) for kind, out in encoded if kind in keys)
         with self._lock:
             self._counted = replace(self._counted, stored=self._counted.stored + stored)
+
+    def name(self, chunk: Chunk, kinds: Sequence[TensorType]) -> None:
+        """``keys``, for a file that is taken whole."""
+        if self.keys(chunk, kinds):
+            with self._lock:
+                self._seen.add(chunk.tensor)
+
+    def took_files(self, size: int) -> None:
+        """Whole files of ``size`` bytes were taken."""
+        self._whole = True
+        self._counted = replace(self._counted, bytes=size)
 
     def reused(self) -> Reused:
         """What was reused so far. A tensor counts when all of its blocks were."""
@@ -140,7 +182,9 @@ class Reuse:
         """Sentences for the person who watches."""
         reused = self.reused()
         found = []
-        if reused.of:
+        if self._whole:
+            found.append("the earlier package's files were taken whole: these tensors make the same bytes")
+        elif reused.of:
             found.append(f"{reused.tensors} of {reused.of} quantised tensors from the cache")
         if reused.damaged:
             found.append(
@@ -151,10 +195,12 @@ class Reuse:
         return found
 
     def _is_worth_it(self, chunk: Chunk, kind: TensorType) -> bool:
-        if kind.is_float or chunk.weights.size < LEAST_WEIGHTS:
-            return False
+        return chunk.weights.size >= LEAST_WEIGHTS and self._is_slow(chunk.tensor, kind)
+
+    def _is_slow(self, tensor: str, kind: TensorType) -> bool:
         # an importance matrix is the reference kernels' work
-        return kind in _SLOW or self._kernels == REFERENCE or chunk.tensor in self._importance
+        slow = kind in _SLOW or self._kernels == REFERENCE or tensor in self._importance
+        return slow and not kind.is_float
 
 
 def _digest(values: npt.NDArray[Any]) -> str:

@@ -24,11 +24,13 @@ import torch
 
 from ggufpack.convert.disk import OutputFile, check_space
 from ggufpack.convert.encode import Encoder
+from ggufpack.convert.file_keys import recall, remember
 from ggufpack.convert.importance import importance_of
 from ggufpack.convert.layout import FileLayout, PackedValue, plan_file, traits_of
 from ggufpack.convert.reuse import Reuse
-from ggufpack.convert.sources import TensorSource
+from ggufpack.convert.sources import Rows, TensorSource
 from ggufpack.convert.stream import OnProgress, TensorStream, Types
+from ggufpack.convert.whole import link_files
 from ggufpack.errors import ConversionError
 from ggufpack.quantize.imatrix import ImportanceMatrix
 from ggufpack.quantize.kernels import Kernels
@@ -78,6 +80,7 @@ class TensorSink:
         plan_only: lay the files out, write nothing.
         imatrix: importance matrix for the encoders.
         cache: encoded tensors are taken from there and put there; ``None`` encodes everything.
+        earlier: files of an earlier package that may be what is to be written, by quantization.
         progress: called with (weights done, of all, tensor), from one thread at a time.
     """
 
@@ -92,6 +95,7 @@ class TensorSink:
         plan_only: bool,
         imatrix: ImportanceMatrix | None,
         cache: TensorCache | None,
+        earlier: Mapping[str, Path],
         progress: OnProgress,
     ) -> None:
         self._outputs = outputs
@@ -102,6 +106,7 @@ class TensorSink:
         self._plan_only = plan_only
         self._imatrix = imatrix
         self._cache = cache
+        self._earlier = earlier
         self._progress = progress
         self._begun: _Begun | None = None
         self.written: list[Written] = []
@@ -109,7 +114,7 @@ class TensorSink:
 
     def begin(self, writer: Any) -> None:
         """Start to encode the tensors of a ``GGUFWriter`` that lacks only the vocabulary."""
-        if not self._plan_only:
+        if not self._plan_only and not self._earlier:
             self._begun = self._encode(writer)
 
     def write(self, writer: Any) -> None:
@@ -128,6 +133,8 @@ class TensorSink:
                 for layout, output in self._layouts(writer, sources, types)
             ]
             return
+        if self._earlier and self._cache is not None and self._take_whole(writer, self._cache):
+            return
         begun = self._still_valid(writer) or self._encode(writer)
         self._begun = begun
         writer.tensors[0].clear()  # the sources alone hold the recipes now, and let them go one by one
@@ -139,6 +146,7 @@ class TensorSink:
                 files.append(OutputFile(output.path, layout.size))
                 stack.callback(files[-1].close)
             self.written = self._fill(begun.stream, [layout for layout, _ in layouts], files)
+        self._remember([layout.header for layout, _ in layouts])
 
     def close(self) -> None:
         """Stop encoding."""
@@ -149,18 +157,60 @@ class TensorSink:
     def _encode(self, writer: Any) -> _Begun:
         sources = _sources(writer)
         types = self._types(writer, sources)
-        importance = importance_of(self._imatrix, sources, types)
-        if self._cache is not None:
-            self.reuse = Reuse(self._cache, self._kernels.name, importance)
-        torch.set_num_threads(1)  # the pool is the only parallelism
         stream = TensorStream(
             sources,
             types,
-            encoder=Encoder(self._kernels, importance, self._allowed, self.reuse),
+            encoder=self._encoder(sources, types),
             threads=self._threads,
             progress=self._progress,
         )
         return _Begun(dict(writer.tensors[0]), types, sources, stream)
+
+    def _encoder(self, sources: Sequence[TensorSource], types: Sequence[Types]) -> Encoder:
+        importance = importance_of(self._imatrix, sources, types)
+        if self._cache is not None:
+            self.reuse = Reuse(self._cache, self._kernels.name, importance)
+            self.reuse.gather_files(types, {source.name: source.weights for source in sources})
+        torch.set_num_threads(1)  # the pool is the only parallelism
+        return Encoder(self._kernels, importance, self._allowed, self.reuse)
+
+    def _take_whole(self, writer: Any, cache: TensorCache) -> bool:
+        """Whether the earlier files are what would be written; then they are linked."""
+        sources = _sources(writer)
+        types = self._types(writer, sources)
+        encoder = self._encoder(sources, types)
+        layouts = [layout for layout, _ in self._layouts(writer, sources, types)]
+        pairs = {output.path: self._earlier[output.quantization] for output in self._outputs}
+        reuse = self.reuse
+        if reuse is None or reuse.files is None:
+            return False
+
+        def name(source: TensorSource, rows: Rows, first_row: int) -> None:
+            encoder.name(source, rows, [chosen[source.name] for chosen in types], first_row)
+
+        found = link_files(pairs, layouts, sources, name, self._threads)
+        keys = [reuse.files.of(index, layout.header) for index, layout in enumerate(layouts)]
+        if not found or found != [None if key is None else recall(cache, key) for key in keys]:
+            for path in pairs:
+                path.unlink(missing_ok=True)
+            return False
+        self.written = [
+            Written(layout.file_type, path, layout.size, sha256, _count_types(layout))
+            for layout, path, sha256 in zip(layouts, pairs, found, strict=True)
+        ]
+        reuse.took_files(sum(layout.size for layout in layouts))
+        weights = sum(source.weights for source in sources)
+        self._progress(weights, weights, sources[-1].name)
+        return True
+
+    def _remember(self, headers: Sequence[bytes]) -> None:
+        """Keep what the written files are, for a build that would write them again."""
+        if self._cache is None or self.reuse is None or self.reuse.files is None:
+            return
+        for index, (header, file) in enumerate(zip(headers, self.written, strict=True)):
+            key = self.reuse.files.of(index, header)
+            if key is not None:
+                remember(self._cache, key, file.size, file.sha256)
 
     def _still_valid(self, writer: Any) -> _Begun | None:
         """What was begun, unless the converter changed a tensor or a type since."""

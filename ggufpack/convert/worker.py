@@ -71,6 +71,7 @@ class Converter:
             plan_only=job.plan_only,
             imatrix=None if job.imatrix is None else load_imatrix(job.imatrix),
             cache=cache,
+            earlier=_worth_looking_at(job),
             progress=reporter.progress,
         )
         intermediate = {
@@ -100,6 +101,14 @@ class Converter:
         if not sink.written:
             raise RuntimeError("the converter no longer writes through gguf.GGUFWriter.write_tensors_to_file")
         return sink
+
+
+def _worth_looking_at(job: Job) -> dict[str, Path]:
+    from ggufpack.convert.whole import is_older
+
+    earlier = dict(job.earlier)
+    complete = job.cache is not None and earlier.keys() == {quantization for quantization, _ in job.outputs}
+    return earlier if complete and is_older(job.checkpoint, list(earlier.values())) else {}
 
 
 def _merging(job: Job) -> AbstractContextManager[None]:
@@ -154,6 +163,7 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     started = time.perf_counter()
     converter = Converter(vendor, bytecode, imports)
     forbid_network_and_pickle()
+    gc.freeze()  # torch's objects stay: the collection after a job passes them over
     reporter.send("ready", seconds=time.perf_counter() - started)
     for line in sys.stdin.buffer:
         job = Job.from_line(line)

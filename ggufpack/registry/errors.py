@@ -57,7 +57,7 @@ CLASSES: Mapping[type[Exception], type[RegistryError]] = {
 }
 
 # Go's text of ENOSPC and EDQUOT, as the server passes it on (seen: Ollama 0.33.0 on a full tmpfs)
-_DISK_FULL = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
+DISK_FULL = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
 
 _START = "Start it with `ollama serve`, or name another server with --host or OLLAMA_HOST."
 # Ollama 0.30 and later check a GGUF by writing it again; the reason is in the server's log only (seen:
@@ -72,7 +72,7 @@ _LOOK = "The server's own log says more."
 
 def is_disk_full(message: str) -> bool:
     """Whether the server's error message says that its disk is full."""
-    return any(text in message.lower() for text in _DISK_FULL)
+    return any(text in message.lower() for text in DISK_FULL)
 
 
 def refusal(message: str, *, host: str, doing: str) -> RegistryError:

@@ -12,6 +12,7 @@ SYSTEM_NOT_STORED = "GP523"
 VERSION_UNKNOWN = "GP524"
 NATIVE_UNSUPPORTED = "GP525"
 WEIGHTS_REWRITTEN = "GP526"
+REGISTRY_NOT_READ = "GP527"
 
 
 def template_not_stored(native: bool) -> Finding:
@@ -92,4 +93,15 @@ def weights_rewritten(sent: str, stored: str) -> Finding:
         Severity.INFO,
         f"The server stored a rewritten copy of the GGUF (sent sha256:{sent[:12]}, stored "
         f"sha256:{stored[:12]}); the file that was sent takes space there until the server prunes it",
+    )
+
+
+def registry_not_read(name: str, reason: str) -> Finding:
+    """The manifest that the registry serves was not compared with what the server moved."""
+    return Finding(
+        REGISTRY_NOT_READ,
+        Severity.UNCHECKED,
+        f"What the registry serves as {name} was not read from here, so only the server's word is there "
+        f"that it is the same model: {reason}",
+        key="manifest",
     )

@@ -58,12 +58,12 @@ class StagedModel:
             for target in targets:
                 if self.server.exists(target):
                     # a copy over a name leaves the old model's blobs behind; deleting a name removes them
-                    kept = _temporary_name(self.token)
-                    backups.callback(_remove, self.server, kept, self.on_event)
+                    kept = temporary_name(self.token)
+                    backups.callback(remove, self.server, kept, self.on_event)
                     self.server.copy(target, kept)
                     undo.callback(self.server.copy, kept, target)
                 else:
-                    undo.callback(_remove, self.server, target, self.on_event)
+                    undo.callback(remove, self.server, target, self.on_event)
                 self.server.copy(self.name, target)
             undo.pop_all()
         return targets
@@ -112,7 +112,7 @@ def stage_model(
 
     if not server.upload_blob(gguf, sha256, uploaded):
         on_event(Note(f"The server has {gguf.name} already"))
-    name = _temporary_name(token)
+    name = temporary_name(token)
     try:
         server.create(name, {gguf.name: sha256}, request, status)
         notes += _compare(server.show(name), request, sha256, native)
@@ -124,7 +124,7 @@ def stage_model(
                 )
         yield StagedModel(server, name, tuple(notes), on_event, token)
     finally:
-        _remove(server, name, on_event)
+        remove(server, name, on_event)
 
 
 def register(
@@ -224,7 +224,8 @@ def temporary_prefix(token: str | None = None) -> str:
     return TEMPORARY_PREFIX if token is None else f"{TEMPORARY_PREFIX}{token}-"
 
 
-def _temporary_name(token: str | None) -> str:
+def temporary_name(token: str | None = None) -> str:
+    """A new one, that no model has."""
     return f"{temporary_prefix(token)}{secrets.token_hex(6)}:latest"
 
 
@@ -235,7 +236,7 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(first.values())
 
 
-def _remove(server: OllamaServer, name: str, on_event: EventHandler) -> None:
+def remove(server: OllamaServer, name: str, on_event: EventHandler) -> None:
     """Delete a name that may not be there. A failure is told, not raised: it must not hide an error."""
     try:
         if server.exists(name):

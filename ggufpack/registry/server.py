@@ -18,6 +18,7 @@ import ollama
 
 from ggufpack.errors import ServerResponseError, ServerUnreachableError, ServerVersionError
 from ggufpack.registry.errors import refusal, translated
+from ggufpack.registry.names import parse as parse_name
 from ggufpack.registry.shown import ShownModel, parse_shown
 
 Json = Mapping[str, Any]
@@ -119,6 +120,13 @@ class OllamaServer:
         with translated(self.host, "list the models"):
             listed = self._client.list()
         return tuple(model.model for model in listed.models if model.model)
+
+    def manifest_digest(self, name: str) -> str | None:
+        """The digest of a model's manifest in hex, as the server lists it; ``None`` when it is not there."""
+        wanted = str(parse_name(name)).lower()
+        with translated(self.host, "list the models"):
+            listed = self._client.list()
+        return next((found.digest for found in listed.models if (found.model or "").lower() == wanted), None)
 
     def exists(self, name: str) -> bool:
         """Whether a model of this name is registered."""
@@ -273,6 +281,17 @@ class OllamaServer:
         """Remove a name, and the blobs that no other name needs."""
         with translated(self.host, f"delete {name}"):
             self._client.delete(name)
+
+    def push(self, name: str, *, insecure: bool = False) -> Iterator[ollama.ProgressResponse]:
+        """Let the server push a model to the registry in its name; yields the server's status objects.
+
+        The errors are the client's own; ``registry.transfer`` makes sentences of them.
+        """
+        return self._client.push(name, insecure=insecure, stream=True)
+
+    def pull(self, name: str, *, insecure: bool = False) -> Iterator[ollama.ProgressResponse]:
+        """Let the server pull a model from the registry in its name; as ``push``."""
+        return self._client.pull(name, insecure=insecure, stream=True)
 
     def unload(self, name: str) -> None:
         """Free the memory that a loaded model takes."""

@@ -7,6 +7,7 @@ that could disguise a page are shown by their code points.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,7 @@ def render_report(record: Mapping[str, Any]) -> str:
         UsageError: the record is damaged or of another schema; ``key`` names the place.
     """
     view = make_view(typed(record))
-    environment = page_environment()
-    environment.filters.update(plain=words.json_text, visible=visible)
-    return environment.get_template("report.html.jinja").render(
+    return _report_template().render(
         view=view, record=view.record, plots=_plots(view), words=words, diff=diff, most_worst=MOST_WORST
     )
 
@@ -54,6 +53,14 @@ def write_report(record: Mapping[str, Any], target: Path) -> None:
         OSError: the folder cannot be written.
     """
     write_whole(target, render_report(record))
+
+
+@cache
+def _report_template() -> jinja2.Template:
+    """Compiled once: a batch renders it for every item."""
+    environment = page_environment()
+    environment.filters.update(plain=words.json_text, visible=visible)
+    return environment.get_template("report.html.jinja")
 
 
 def page_environment() -> jinja2.Environment:

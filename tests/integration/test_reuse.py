@@ -58,10 +58,20 @@ def convert(
     imatrix: Path | None = None,
     intermediate: str = "bf16",
     allowed: tuple[str, ...] = (),
+    earlier: Path | None = None,
 ) -> Converted:
     out.mkdir(exist_ok=True)
     outputs = tuple((name, out / f"{name}.gguf") for name in types)
-    job = Job(checkpoint, outputs, intermediate, threads=2, cache=cache, imatrix=imatrix, allowed=allowed)
+    job = Job(
+        checkpoint,
+        outputs,
+        intermediate,
+        threads=2,
+        cache=cache,
+        imatrix=imatrix,
+        allowed=allowed,
+        earlier=() if earlier is None else tuple((name, earlier / f"{name}.gguf") for name in types),
+    )
     return worker.convert(job)
 
 
@@ -71,7 +81,7 @@ def counted(converted: Converted) -> Reused:
 
 
 def blocks(cache: Path) -> list[tensor_cache.Entry]:
-    return [entry for entry in tensor_cache.entries(cache) if entry.kind != "VOCABULARY"]
+    return [entry for entry in tensor_cache.entries(cache) if entry.kind not in ("VOCABULARY", "FILE")]
 
 
 def same(left: Path, right: Path, *types: str) -> None:
@@ -382,6 +392,128 @@ def test_workers_share_a_cache_and_one_is_killed(
     assert tensor_cache.remove_damaged(cache)[1].entries == 0
 
 
+# --- whole files of an earlier package ------------------------------------------------
+
+
+def older(checkpoint: Path) -> None:
+    """Make a checkpoint look as if nothing had been written to it for an hour."""
+    for path in checkpoint.iterdir():
+        os.utime(path, (time.time() - 3600,) * 2)
+
+
+def is_link(left: Path, right: Path, *types: str) -> bool:
+    return all((left / f"{name}.gguf").samefile(right / f"{name}.gguf") for name in types)
+
+
+@pytest.mark.parametrize("name", ["llama-spm", "mixtral", "qwen2"])
+def test_the_files_of_an_earlier_package_are_taken_whole(
+    name: str, tiny_model: TinyModel, worker: Worker, cache: Path, tmp_path: Path
+) -> None:
+    types = ("Q4_K_M", "IQ4_XS")
+    first = convert(worker, tiny_model(name), tmp_path / "first", *types, cache=cache)
+    again = convert(
+        worker, tiny_model(name), tmp_path / "again", *types, cache=cache, earlier=tmp_path / "first"
+    )
+    assert is_link(tmp_path / "first", tmp_path / "again", *types)
+    assert [(f.size, f.sha256, f.tensor_types) for f in again.files] == [
+        (f.size, f.sha256, f.tensor_types) for f in first.files
+    ]
+    size = sum(file.size for file in first.files)
+    assert counted(again) == Reused(counted(first).of, counted(first).of, size, 0, 0)
+    assert again.notes == ("the earlier package's files were taken whole: these tensors make the same bytes",)
+
+
+def another_value(model: Path, _earlier: Path) -> None:
+    store_value(model, UP, 0.25)
+
+
+def another_header(model: Path, _earlier: Path) -> None:
+    path = model / "tokenizer_config.json"
+    content = {**json.loads(path.read_text(encoding="utf-8")), "chat_template": "{{ 'changed' }}"}
+    path.unlink()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def another_number(model: Path, _earlier: Path) -> None:
+    """Another header of the same length."""
+    path = model / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["max_position_embeddings"] += 1
+    path.unlink()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def a_damaged_file(_model: Path, earlier: Path) -> None:
+    with (earlier / "Q4_K_M.gguf").open("r+b") as file:
+        file.seek(-5000, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-5000, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+
+
+def a_longer_file(_model: Path, earlier: Path) -> None:
+    with (earlier / "Q4_K_M.gguf").open("ab") as file:
+        file.write(b"more")
+
+
+def no_file(_model: Path, earlier: Path) -> None:
+    (earlier / "Q4_K_M.gguf").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [another_value, another_header, another_number, a_damaged_file, a_longer_file, no_file]
+)
+def test_files_that_are_not_the_same_are_written_anew(
+    change: Callable[[Path, Path], None], small: Path, worker: Worker, cache: Path, tmp_path: Path
+) -> None:
+    convert(worker, small, tmp_path / "first", "Q4_K_M", cache=cache)
+    change(small, tmp_path / "first")
+    older(small)
+    before = [path.read_bytes() for path in (tmp_path / "first").iterdir()]
+    again = convert(worker, small, tmp_path / "again", "Q4_K_M", cache=cache, earlier=tmp_path / "first")
+    convert(worker, small, tmp_path / "plain", "Q4_K_M")
+    same(tmp_path / "plain", tmp_path / "again", "Q4_K_M")
+    assert (tmp_path / "again" / "Q4_K_M.gguf").stat().st_nlink == 1
+    assert "quantised tensors from the cache" in again.notes[0]
+    assert [path.read_bytes() for path in (tmp_path / "first").iterdir()] == before
+    # and the next one finds what was written now
+    convert(worker, small, tmp_path / "third", "Q4_K_M", cache=cache, earlier=tmp_path / "again")
+    assert is_link(tmp_path / "again", tmp_path / "third", "Q4_K_M")
+
+
+def test_a_file_older_than_the_checkpoint_is_not_looked_at(
+    small: Path, worker: Worker, cache: Path, tmp_path: Path
+) -> None:
+    convert(worker, small, tmp_path / "first", "Q4_K_M", cache=cache)
+    later = time.time() + 5
+    os.utime(small / "config.json", (later, later))
+    again = convert(worker, small, tmp_path / "again", "Q4_K_M", cache=cache, earlier=tmp_path / "first")
+    assert not is_link(tmp_path / "first", tmp_path / "again", "Q4_K_M")
+    assert again.notes == ("23 of 23 quantised tensors from the cache",)
+
+
+def test_files_with_values_that_need_a_check_are_never_taken_whole(
+    small: Path, worker: Worker, cache: Path, tmp_path: Path
+) -> None:
+    store_value(small, UP, float("inf"))
+    allowed = ("GP250", "GP252")
+    convert(worker, small, tmp_path / "first", "Q4_K_M", cache=cache, allowed=allowed)
+    with pytest.raises(TensorValueError, match="NaN or infinite"):
+        convert(worker, small, tmp_path / "again", "Q4_K_M", cache=cache, earlier=tmp_path / "first")
+    assert list((tmp_path / "again").iterdir()) == []
+
+
+def test_types_whose_source_is_not_hashed_are_not_taken_whole(
+    tiny_model: TinyModel, worker: Worker, cache: Path, tmp_path: Path
+) -> None:
+    model = tiny_model("llama-spm")
+    for types in (("Q8_0",), ("Q4_K_M", "Q8_0")):
+        convert(worker, model, tmp_path / "first", *types, cache=cache)
+        convert(worker, model, tmp_path / "again", *types, cache=cache, earlier=tmp_path / "first")
+        assert not is_link(tmp_path / "first", tmp_path / "again", *types)
+        same(tmp_path / "first", tmp_path / "again", *types)
+
+
 # --- the whole build ----------------------------------------------------------------
 
 
@@ -408,3 +540,35 @@ def test_a_build_says_what_it_reused(tiny_model: TinyModel, cache: Path, tmp_pat
     assert "0 of 23 quantised tensors from the cache" in notes
     assert "23 of 23 quantised tensors from the cache" in notes
     assert len(read_tensors(tiny_model("llama-spm") / SINGLE)) > 23, "norms are not asked for"
+
+
+def test_a_build_with_other_parameters_keeps_its_file(
+    tiny_model: TinyModel, cache: Path, tmp_path: Path
+) -> None:
+    made, notes = [], []
+    with ggufpack.open_worker() as worker:
+        for temperature in (0.1, 0.9):
+            events: list[Event] = []
+            result = ggufpack.build(
+                tiny_model("llama-spm"),
+                name="one",
+                output=tmp_path,
+                template="chatml",
+                parameters={"temperature": temperature},
+                register=False,
+                verify="none",
+                overwrite=True,
+                reuse=True,
+                cache=cache,
+                worker=worker,
+                on_event=events.append,
+            )
+            (file,) = result.package.files
+            status = file.path.stat()
+            made.append((file.sha256, status.st_ino, status.st_nlink))
+            notes.append([event.message for event in events if isinstance(event, Note)])
+            modelfile = next(iter(result.package.modelfiles.values())).read_text(encoding="utf-8")
+            assert f"PARAMETER temperature {temperature}" in modelfile
+    assert made[0] == made[1], "the same file, and the earlier package is gone"
+    assert "were taken whole" in notes[1][0]
+    assert [path.name for path in tmp_path.iterdir() if path != cache] == ["one"]

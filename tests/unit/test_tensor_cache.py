@@ -11,7 +11,7 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -28,17 +28,13 @@ from ggufpack.tensor_cache import (
     remove_older,
     remove_unfinished,
     size_limit,
+    spared,
 )
+from tests.support.disk import state_disk
+
+pytestmark = pytest.mark.usefixtures("roomy_disk")
 
 PLENTY = 10**9
-
-
-class Usage(NamedTuple):
-    """As ``shutil.disk_usage`` returns it."""
-
-    total: int
-    used: int
-    free: int
 
 
 def key(number: int) -> bytes:
@@ -156,13 +152,22 @@ def test_a_full_cache_makes_room_but_not_at_the_cost_of_this_job(tmp_path: Path)
     assert "full of this job's own (5,160 bytes)" in cache.refused
 
 
+@pytest.mark.parametrize(
+    ("disk", "left"),
+    [(8 * 10**9, 10**9), (20 * 10**9, 10**9), (10**11, 5 * 10**9), (10**13, 10**10)],
+)
+def test_what_stays_free_of_a_disk(disk: int, left: int) -> None:
+    assert spared(disk) == left
+
+
 def test_a_disk_that_is_short_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = TensorCache(tmp_path, PLENTY)
-    cache.store(key(1), "Q4_K", block(1))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 96 * 10**10, 4 * 10**10))
+    state_disk(monkeypatch, 10**11, spared(10**11) + 1032)
+    assert cache.store(key(1), "Q4_K", block(1)) == 1032, "there is room for exactly this one"
+    state_disk(monkeypatch, 10**11, spared(10**11) + 1031)
     assert cache.store(key(2), "Q4_K", block(2)) == 0
     assert cache.refused is not None
-    assert "the disk has only 40,000,000,000 bytes free" in cache.refused
+    assert "the disk has only 5,000,001,031 bytes free" in cache.refused
     assert cache.read(key(1), "Q4_K", bytearray(1000)), "reading goes on"
 
 
@@ -208,8 +213,9 @@ def test_the_bound_comes_from_the_variable_or_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GGUFPACK_CACHE_SIZE", raising=False)
-    expected = min(20 * 10**9, shutil.disk_usage(tmp_path).total // 10)
-    assert size_limit(tmp_path / "not" / "there") == expected
+    assert size_limit(tmp_path / "not" / "there") == 20 * 10**9
+    state_disk(monkeypatch, 15 * 10**10, 10**10)
+    assert size_limit(tmp_path / "not" / "there") == 15 * 10**9
     monkeypatch.setenv("GGUFPACK_CACHE_SIZE", "3GB")
     assert size_limit(tmp_path) == 3 * 10**9
     monkeypatch.setenv("GGUFPACK_CACHE_SIZE", "much")
@@ -258,10 +264,12 @@ def test_files_of_others_are_never_touched(tmp_path: Path) -> None:
 
 
 _WRITER = """
-import sys
+import shutil, sys
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from ggufpack.tensor_cache import TensorCache
+shutil.disk_usage = lambda path: SimpleNamespace(total=10**12, free=10**12)
 cache = TensorCache(Path(sys.argv[1]), int(sys.argv[2]))
 out = bytearray(200_000)
 print("ready", flush=True)

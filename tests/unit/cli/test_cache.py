@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from ggufpack.cli.main import main
 from ggufpack.tensor_cache import TensorCache, entries
 
+pytestmark = pytest.mark.usefixtures("roomy_disk")
+
 DAY = 24 * 3600
 
 

@@ -18,6 +18,7 @@ FULL = Job(
     plan_only=True,
     imatrix=Path("/models/\u00e4 imatrix.gguf"),
     cache=Path("/cache/\u00e4"),
+    earlier=(("Q8_0", Path("/out/\u00e4.gguf")),),
 )
 
 

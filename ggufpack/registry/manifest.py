@@ -1,0 +1,99 @@
+"""The manifest that a registry serves for a model: which blobs the model is.
+
+Source: Ollama 0.33.0, manifest/manifest.go (Manifest) and server/images.go (pullModelManifest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ggufpack.errors import RemoteRegistryError
+from ggufpack.registry.names import ModelName
+
+MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+MODEL_LAYER = "application/vnd.ollama.image.model"
+# a text model's has some 2 kB; one with a layer for each tensor has a few hundred
+MAX_MANIFEST_BYTES = 4 << 20
+_SECONDS = 20.0
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+
+
+@dataclass(frozen=True)
+class RemoteManifest:
+    """One manifest.
+
+    Attributes:
+        digest: SHA-256 of its bytes, in hex.
+        gguf: hex digest of the first layer that holds weights, ``None`` without one.
+        layers: bytes of every blob by its digest (``sha256:HEX``), the configuration among them.
+    """
+
+    digest: str
+    gguf: str | None
+    layers: Mapping[str, int]
+
+
+def parse_manifest(content: bytes) -> RemoteManifest:
+    """A manifest from its bytes.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    document = json.loads(content)
+    if not isinstance(document, dict) or not isinstance(document.get("layers"), list):
+        raise ValueError("it is not a JSON object with layers")
+    entries = [*document["layers"], document.get("config")]
+    sizes = dict(map(_sized, entries))
+    gguf = next((entry["digest"] for entry in entries if entry.get("mediaType") == MODEL_LAYER), None)
+    return RemoteManifest(
+        digest=hashlib.sha256(content).hexdigest(),
+        gguf=None if gguf is None else gguf.removeprefix("sha256:"),
+        layers=sizes,
+    )
+
+
+def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest:
+    """Ask the registry itself, not through the server and without a key.
+
+    Args:
+        name: host, namespace, model and tag.
+        insecure: http, as the server's own ``insecure`` means it.
+
+    Raises:
+        RemoteRegistryError: it cannot be reached from here, does not answer without a key, or
+            answers something else.
+    """
+    scheme = "http" if insecure else "https"
+    url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
+    try:
+        headers = {"Accept": MEDIA_TYPE}
+        with httpx.stream("GET", url, headers=headers, timeout=_SECONDS, follow_redirects=True) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise RemoteRegistryError(f"{url} answers with HTTP status {answer.status_code}")
+            content = b""
+            for chunk in answer.iter_bytes():
+                content += chunk
+                if len(content) > MAX_MANIFEST_BYTES:
+                    raise RemoteRegistryError(f"{url} answers with more than {MAX_MANIFEST_BYTES:,} bytes")
+        return parse_manifest(content)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise RemoteRegistryError(f"{url} cannot be read ({str(error) or type(error).__name__})") from error
+    except (ValueError, RecursionError) as error:
+        raise RemoteRegistryError(f"{url} is no manifest of a model ({error})") from error
+
+
+def _sized(entry: Any) -> tuple[str, int]:
+    """Digest and bytes of one blob."""
+    match entry:
+        case {"digest": str(digest), "size": int(size)} if DIGEST.match(digest) and not isinstance(
+            size, bool
+        ):
+            return digest, size
+    raise ValueError(f"a layer has no digest or no size: {entry!r:.80}")
