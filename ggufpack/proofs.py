@@ -12,6 +12,8 @@ from typing import Literal
 VerifyLevel = Literal["none", "prompts", "smoke", "fidelity"]
 VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity")
 
+EMBEDDED = "embedding"  # done_reason of a smoke test that made a vector
+
 
 @dataclass(frozen=True)
 class PromptCase:
@@ -223,6 +225,74 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class TextCosine:
+    """One text. Cosines of the package's vector to the source's, and to what it has to be.
+
+    ``cut``: the package's tokenizer cuts the text into other tokens, so the vectors cannot be equal.
+    """
+
+    name: str
+    kind: str
+    tokens: int
+    cosine: float
+    expected: float
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class EmbeddingFidelity:
+    """How near the package's vectors are to the trained model's.
+
+    Means, limits and similarities are over the texts that both tokenizers cut alike.
+
+    Attributes:
+        texts: ``"built-in"``, or the file or folder that was given.
+        texts_digest: sha256 of the texts.
+        count: texts compared.
+        dimensions: of a vector.
+        reference: what computed the source's vectors.
+        engine: what computed the package's.
+        cosine_min, cosine_mean: of the package's vectors to the source's.
+        expected_min, expected_mean: to the source's with its weights rounded as the file's types say.
+        rounding_min: of those to the source's: what the types cost.
+        similarity_difference: largest difference of the cosine of two texts, package from source.
+        similarity_rank: Spearman's correlation of all of them: the order that retrieval sees; ``None``
+            for fewer than three texts.
+        limit: the cosine to what the vectors have to be below which the conversion is broken.
+        decoded_min, decoded_limit: the same with the file's weights decoded, so that the engine does not
+            round its inputs; ``None`` where that was not done.
+        truncated: cosine to what it has to be, for a text that is longer than the model reads; ``None``
+            when no server was asked.
+        verdict: whether rounding explains the difference.
+        detail: one sentence about the verdict.
+        not_checked: why small mistakes were not looked for; empty when they were.
+        by_text: the worst first.
+    """
+
+    texts: str
+    texts_digest: str
+    count: int
+    dimensions: int
+    reference: str
+    engine: str
+    cosine_min: float
+    cosine_mean: float
+    expected_min: float
+    expected_mean: float
+    rounding_min: float
+    similarity_difference: float
+    similarity_rank: float | None
+    limit: float
+    verdict: Literal["sound", "broken"]
+    detail: str
+    decoded_min: float | None = None
+    decoded_limit: float | None = None
+    truncated: float | None = None
+    not_checked: str = ""
+    by_text: tuple[TextCosine, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verification:
     """What was proven about one registered model or GGUF, and by which engine.
 
@@ -240,11 +310,18 @@ class Verification:
     fidelity: Fidelity | None = None
     logprobs: LogprobCheck | None = None
     quantization: str | None = None
+    embedding: EmbeddingFidelity | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is of an embedding model, which has no prompts, answers and stops."""
+        return self.embedding is not None or (self.smoke is not None and self.smoke.done_reason == EMBEDDED)
 
     @property
     def checked(self) -> bool:
         """Whether anything was checked at all."""
-        return bool(self.prompts) or self.smoke is not None or self.fidelity is not None
+        measured = self.fidelity is not None or self.embedding is not None
+        return bool(self.prompts) or self.smoke is not None or measured
 
     @property
     def passed(self) -> bool:
@@ -257,5 +334,6 @@ class Verification:
             and all(check.ended is not False for check in self.stops)
             and all(check.parsed is not False for check in self.parsed)
             and (self.fidelity is None or self.fidelity.verdict == "sound")
+            and (self.embedding is None or self.embedding.verdict == "sound")
             and (self.logprobs is None or self.logprobs.equal)
         )

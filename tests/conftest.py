@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ggufpack.errors import GgufpackError
-from tests.support import checkpoints, llama_cpp, oracle
+from tests.support import checkpoints, embedder, llama_cpp, oracle
 from tests.support.browser import Chromium, find_chromium, running_chromium
 from tests.support.disk import state_disk
 from tests.support.go_template_oracle.oracle import GoOracle, build_go_oracle
@@ -93,6 +93,15 @@ def smollm2() -> Path:
         return checkpoints.smollm2_checkpoint()
     except GgufpackError as error:
         pytest.fail(f"SmolLM2 cannot be had: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as sentence-transformers saved it (92 MB). Shared: link it before you change it."""
+    try:
+        return embedder.minilm_checkpoint()
+    except GgufpackError as error:
+        pytest.fail(f"all-MiniLM-L6-v2 cannot be had: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

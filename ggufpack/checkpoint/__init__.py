@@ -20,6 +20,7 @@ from ggufpack.checkpoint.generation import Generation, read_generation
 from ggufpack.checkpoint.header import TensorInfo
 from ggufpack.checkpoint.layers import check_layers
 from ggufpack.checkpoint.layout import has_adapter, locate
+from ggufpack.checkpoint.sentence import SentencePipeline, pipeline_findings, read_pipeline
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
 from ggufpack.checkpoint.tokenizer import AddedToken, Tokenizer, read_tokenizer
 from ggufpack.checkpoint.trainer_config import read_trainer_config, template_hint
@@ -65,6 +66,7 @@ class Checkpoint:
         findings: in the order of their ids.
         adaptation: the adapters that are merged into ``tensors`` while they are converted; ``None`` for
             weights that are packaged as they are stored.
+        pipeline: of an encoder, what sentence-transformers does with it; ``None`` without modules.json.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class Checkpoint:
     license_files: tuple[Path, ...]
     findings: tuple[Finding, ...]
     adaptation: Adaptation | None = None
+    pipeline: SentencePipeline | None = None
 
     @property
     def origin(self) -> Path:
@@ -99,8 +102,10 @@ class Checkpoint:
 
     @property
     def context_length(self) -> int | None:
-        """Tokens; ``None`` when config.json does not say."""
-        return self.model_config.context_length
+        """Tokens; ``None`` when nothing says it. An encoder's texts are cut where its training cut them."""
+        cut = None if self.pipeline is None else self.pipeline.max_length
+        lengths = (self.model_config.context_length, cut)
+        return min((length for length in lengths if length is not None), default=None)
 
     @property
     def is_encoder(self) -> bool:
@@ -169,6 +174,7 @@ def read_checkpoint(
         tokenizer=tokenizer,
         chat_template=chat_template,
         license_files=license_files(folder),
+        pipeline=read_pipeline(folder) if config.is_encoder else None,
         findings=tuple(sorted(findings, key=lambda finding: finding.id)),
     )
 
@@ -193,9 +199,12 @@ def layout_findings(given: Path, folder: Path) -> list[Finding]:
 
 
 def pooling_findings(folder: Path, config: ModelConfig) -> list[Finding]:
-    """Whether an encoder says how it pools."""
-    if not config.is_encoder or (folder / POOLING_FILE).is_file():
+    """Whether an encoder says how it pools, and what a GGUF cannot hold of it."""
+    if not config.is_encoder:
         return []
+    pipeline = read_pipeline(folder)
+    if pipeline is not None:
+        return pipeline_findings(pipeline)
     return [
         make_finding(
             "GP117",

@@ -51,6 +51,10 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP125": FindingKind(_INFO, "tied embeddings become separate, as they were in training"),
     "GP126": FindingKind(_INFO, "the base model was taken from the adapter's or the trainer's configuration"),
     "GP127": FindingKind(_INFO, "the trainer's configuration names a chat template"),
+    "GP140": FindingKind(_ERROR, "steps of an embedding model that a GGUF cannot hold"),
+    "GP141": FindingKind(_WARNING, "every text gets a prompt that servers do not send"),
+    "GP142": FindingKind(_INFO, "an embedding model was trained with prompts"),
+    "GP143": FindingKind(_INFO, "vectors of any length, which servers normalise"),
     # --- tensors
     "GP201": FindingKind(_INFO, "the floating-point tensors are stored in more than one dtype"),
     "GP202": FindingKind(_INFO, "the tensors are stored in another dtype than config.json names"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ggufpack.proofs import Fidelity, Verification
+    from ggufpack.proofs import EmbeddingFidelity, Fidelity, Verification
 
 
 def proof(verification: Verification) -> str:
@@ -20,7 +20,9 @@ def proof(verification: Verification) -> str:
             f"{equal} of {len(verification.prompts)} prompts equal ({counted} with their token counts)"
         )
     smoke = verification.smoke
-    if smoke is not None:
+    if smoke is not None and verification.embeds:
+        parts.append(f"an embedding of {smoke.text}" if smoke.ok else smoke.detail or smoke.text)
+    elif smoke is not None:
         end = "ended by a stop" if smoke.ok else smoke.detail
         parts.append(f"answer {smoke.text.strip()[:60]!r}, {end}")
     if verification.stops:
@@ -31,6 +33,8 @@ def proof(verification: Verification) -> str:
         parts.append(f"{equal} of {verification.tokenizer.texts} texts cut into the same tokens")
     if verification.fidelity is not None:
         parts.append(_figures(verification.fidelity))
+    if verification.embedding is not None:
+        parts.append(_vectors(verification.embedding))
     if verification.logprobs is not None:
         parts.append("the server runs this file" if verification.logprobs.equal else "the server differs")
     return f"{verification.model} on {verification.engine}: {'; '.join(parts)}"
@@ -43,4 +47,12 @@ def _figures(fidelity: Fidelity) -> str:
         f" same top token {top1.value:.1%} ({top1.low:.1%} to {top1.high:.1%}),"
         f" perplexity {fidelity.source_perplexity:.2f} {delta.value:+.2f}"
         f" ({delta.low:+.2f} to {delta.high:+.2f})"
+    )
+
+
+def _vectors(found: EmbeddingFidelity) -> str:
+    return (
+        f"{found.verdict}: cosine to the trained model {found.cosine_mean:.6f}"
+        f" (lowest {found.cosine_min:.6f}), to what it has to be {found.expected_mean:.6f}"
+        f" (lowest {found.expected_min:.6f}), {found.count} texts"
     )

@@ -129,7 +129,9 @@ def check_against_gguf(
         wanted = jinja.stops
     elif parsed is not None and facts is not None:
         wanted = go_turn_ends(parsed, facts.vocabulary.special_texts)
-    if facts is None or not wanted:
+    if facts is not None and facts.is_encoder:
+        pass  # it has no turns
+    elif facts is None or not wanted:
         log.skip(STOPS, "what ends a turn of this model is not known here")
     else:
         with log.check(STOPS):

@@ -66,6 +66,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_batch_free": (None, (_Batch,)),
     "llama_decode": (_INT, (_VOID, _Batch)),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), (_VOID, _INT)),
+    "llama_set_embeddings": (None, (_VOID, _BOOL)),
+    "llama_get_embeddings_seq": (ctypes.POINTER(ctypes.c_float), (_VOID, _INT)),
+    "llama_model_n_embd_out": (_INT, (_VOID,)),
     "llama_vocab_n_tokens": (_INT, (_VOID,)),
     "llama_vocab_get_add_bos": (_BOOL, (_VOID,)),
     "llama_tokenize": (_INT, (_VOID, _TEXT, _INT, _VOID, _INT, _BOOL, _BOOL)),
@@ -157,6 +160,30 @@ class LlamaModel:
         Raises:
             VerificationError: the text is longer than the window, or llama.cpp failed.
         """
+        self._decode(tokens)
+        size = self.vocabulary_size
+        for index in range(len(tokens)):
+            row = self._library.llama_get_logits_ith(self._context, index)
+            yield np.ctypeslib.as_array(row, (size,))
+
+    def embedding(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The vector of one text, pooled as the file says, of any length.
+
+        Raises:
+            VerificationError: the text is longer than the window, the file names no pooling, or llama.cpp
+                failed.
+        """
+        self._library.llama_set_embeddings(self._context, True)
+        self._decode(tokens)
+        vector = self._library.llama_get_embeddings_seq(self._context, 0)
+        if not vector:
+            raise VerificationError(
+                f"{self._path} names no pooling, so it makes no vector of a text.", path=self._path
+            )
+        return np.array(np.ctypeslib.as_array(vector, (self._library.llama_model_n_embd_out(self._model),)))
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        """Compute one text, every token of it an output."""
         batch = self._batch
         if batch is None or len(tokens) > self._window:
             raise VerificationError(f"{self._path}: {len(tokens)} tokens do not fit in {self._window}")
@@ -170,10 +197,6 @@ class LlamaModel:
         self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
         if status := self._library.llama_decode(self._context, batch):
             raise VerificationError(f"llama.cpp cannot compute {self._path} (status {status})")
-        size = self.vocabulary_size
-        for index in range(len(tokens)):
-            row = self._library.llama_get_logits_ith(self._context, index)
-            yield np.ctypeslib.as_array(row, (size,))
 
     def _load(self) -> None:
         library = self._library

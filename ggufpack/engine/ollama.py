@@ -51,6 +51,14 @@ class OllamaEngine:
         """
         return self._server.render_chat(self._model, messages, think=think)
 
+    def embed(self, text: str) -> list[float]:
+        """The vector of one text (``/api/embed``).
+
+        Raises:
+            RegistryError: the model makes no embeddings.
+        """
+        return self._server.embed(self._model, text)
+
     def generate(
         self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
     ) -> Generation:

@@ -6,9 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ggufpack.proofs import Fidelity, PromptCase, TokenizerMiss, Verification
+from ggufpack.proofs import EmbeddingFidelity, Fidelity, PromptCase, TokenizerMiss, Verification
+from ggufpack.report import embeddings
 from ggufpack.report.reading import File, FoundItem, Record
-from ggufpack.report.words import counted, json_text, listed, megabytes, percent, seconds, short, significant
+from ggufpack.report.words import (
+    cosine,
+    counted,
+    json_text,
+    listed,
+    megabytes,
+    percent,
+    seconds,
+    short,
+    significant,
+)
 
 Pairs = tuple[tuple[str, str], ...]
 State = Literal["ok", "bad", "unchecked"]
@@ -48,6 +59,11 @@ class Type:
         return None if self.proof is None else self.proof.fidelity
 
     @property
+    def embedding(self) -> EmbeddingFidelity | None:
+        """The figures of an embedding model, when they were measured."""
+        return None if self.proof is None else self.proof.embedding
+
+    @property
     def state(self) -> State:
         """Of all its checks together."""
         if self.proof is None or not self.proof.checked:
@@ -67,11 +83,14 @@ class Type:
         if proof.tokenizer is not None and (wrong := proof.tokenizer.ordinary_misses):
             found.append(f"{counted(len(wrong), 'ordinary text')} cut into other tokens")
         if proof.smoke is not None and not proof.smoke.ok:
-            found.append(f"the answer is wrong ({proof.smoke.detail or proof.smoke.done_reason})")
+            what = "embedding" if proof.embeds else "answer"
+            found.append(f"the {what} is wrong ({proof.smoke.detail or proof.smoke.done_reason})")
         found += [f"it does not end at {check.stop}" for check in proof.stops if check.ended is False]
         found += [f"{_FIELDS[check.field]} not parsed" for check in proof.parsed if check.parsed is False]
         if proof.fidelity is not None and proof.fidelity.verdict != "sound":
             found.append("rounding does not explain the difference of its probabilities")
+        if proof.embedding is not None and proof.embedding.verdict != "sound":
+            found.append("rounding does not explain the difference of its vectors")
         if proof.logprobs is not None and not proof.logprobs.equal:
             found.append("the server's probabilities are not this file's")
         return (*found,)
@@ -123,6 +142,16 @@ class View:
     def measured(self) -> tuple[Type, ...]:
         """The types whose fidelity was measured."""
         return tuple(item for item in self.types if item.fidelity is not None)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is an embedding model, which has no prompts, answers and stops."""
+        return any(item.proof is not None and item.proof.embeds for item in self.types)
+
+    @property
+    def embedded(self) -> tuple[Type, ...]:
+        """The types whose vectors were compared."""
+        return tuple(item for item in self.types if item.embedding is not None)
 
     @property
     def quantiles(self) -> tuple[str, ...]:
@@ -247,14 +276,15 @@ def _merits(types: Sequence[Type]) -> list[str]:
     merits = []
     if prompts := sum(len(proof.prompts) for proof in proofs):
         merits.append(f"{counted(prompts, 'prompt')} of {prompts:,} equal the trained model's")
-    if any(proof.tokenizer for proof in proofs):
+    if any(proof.tokenizer for proof in proofs) and not embeddings.cut_otherwise(proofs):
         merits.append("ordinary text is cut into the same tokens")
     if any(check.ended for proof in proofs for check in proof.stops):
         merits.append("every stop that was tried ends the answer")
-    elif any(proof.smoke for proof in proofs):
+    elif any(proof.smoke and not proof.embeds for proof in proofs):
         merits.append("the answer ends by itself")
     if any(proof.fidelity for proof in proofs):
         merits.append("rounding explains every difference of probabilities")
+    merits += embeddings.merits(proofs)
     return merits
 
 
@@ -262,6 +292,8 @@ def _headlines(types: Sequence[Type]) -> tuple[Headline, ...]:
     proofs = [item.proof for item in types if item.proof is not None]
     cases = [case for proof in proofs for case in proof.prompts]
     stops = [check for proof in proofs for check in proof.stops if check.ended is not None]
+    if any(proof.embeds for proof in proofs):
+        return tuple(_nearness(item) for item in types)
     return (
         _share("Prompts equal", [case.equal for case in cases]),
         *(_closeness(item) for item in types if item.fidelity is not None),
@@ -273,6 +305,14 @@ def _share(label: str, results: Sequence[bool]) -> Headline:
     if not results:
         return Headline(label, "not checked", "unchecked")
     return Headline(label, f"{sum(results):,} of {len(results):,}", "ok" if all(results) else "bad")
+
+
+def _nearness(item: Type) -> Headline:
+    found, label = item.embedding, f"Cosine, {item.name}"
+    if found is None:
+        return Headline(label, "not checked", "unchecked")
+    state: State = "ok" if found.verdict == "sound" else "bad"
+    return Headline(label, cosine(found.cosine_mean), state, f"lowest {cosine(found.cosine_min)}")
 
 
 def _closeness(item: Type) -> Headline:
@@ -314,7 +354,7 @@ def _tokens(case: PromptCase) -> str:
 
 def _behaviour(types: Sequence[Type]) -> tuple[Row, ...]:
     return (
-        *_rows(types, lambda proof: ["Ends an answer by itself"] if proof.smoke else [], _smoke_cell),
+        *_rows(types, lambda proof: [_smoke_label(proof)] if proof.smoke else [], _smoke_cell),
         *_rows(
             types, lambda proof: [_stop_label(check.kind, check.stop) for check in proof.stops], _stop_cell
         ),
@@ -322,6 +362,10 @@ def _behaviour(types: Sequence[Type]) -> tuple[Row, ...]:
         *_rows(types, lambda proof: ["Tokenizer"] if proof.tokenizer else [], _tokenizer_cell),
         *_rows(types, lambda proof: ["Log probabilities"] if proof.logprobs else [], _logprob_cell),
     )
+
+
+def _smoke_label(proof: Verification) -> str:
+    return "Makes an embedding" if proof.embeds else "Ends an answer by itself"
 
 
 def _stop_label(kind: str, stop: str) -> str:
@@ -335,6 +379,8 @@ def _parsed_label(field: str) -> str:
 def _smoke_cell(proof: Verification, _label: str) -> Cell | None:
     if proof.smoke is None:
         return None
+    if proof.embeds:
+        return Cell("ok" if proof.smoke.ok else "bad", proof.smoke.text, proof.smoke.detail)
     done = f"{counted(proof.smoke.generated_tokens, 'token')}, {proof.smoke.done_reason}"
     return Cell("ok", done) if proof.smoke.ok else Cell("bad", done, proof.smoke.detail)
 
@@ -427,6 +473,8 @@ def _unchecked(record: Record, types: Sequence[Type]) -> tuple[str, ...]:
 def _silent(proof: Verification | None) -> list[str]:
     if proof is None or not proof.checked:
         return ["Anything at all: no verification was made"]
+    if proof.embeds:
+        return embeddings.silent(proof)
     missing = []
     if not proof.prompts:
         missing.append("Prompts: none was compared")

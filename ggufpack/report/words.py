@@ -70,6 +70,17 @@ def percent(value: float, places: int = 1) -> str:
     return f"{text} %"
 
 
+def cosine(value: float, places: int = 4) -> str:
+    """A cosine of vectors; only 1 itself is 1."""
+    if not math.isfinite(value):
+        return _NOT_A_NUMBER
+    text = f"{value:.{places}f}"
+    while value < 1 and float(text) >= 1 and places < 9:
+        places += 1
+        text = f"{value:.{places}f}"
+    return text
+
+
 def signed(value: float) -> str:
     """A difference, with its sign."""
     return ("+" if value > 0 else "") + significant(value)

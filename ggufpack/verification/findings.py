@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from ggufpack.errors import GgufpackError
 from ggufpack.proofs import (
+    EmbeddingFidelity,
+    Fidelity,
     LogprobCheck,
     ParsedCheck,
     PromptCase,
@@ -46,6 +48,8 @@ CONVERSION_BROKEN = "GP620"
 TEXTS_LEFT_OUT = "GP621"
 LOGPROBS_NOT_COMPARED = "GP622"
 SMALL_MISTAKES_NOT_SOUGHT = "GP623"
+LONG_TEXT_CUT_ELSEWHERE = "GP627"
+OTHER_TOKENS_OTHER_VECTOR = "GP628"
 
 
 def findings_of(verification: Verification) -> tuple[Finding, ...]:
@@ -85,23 +89,8 @@ def fidelity_findings(verification: Verification) -> tuple[Finding, ...]:
     if verification.tokenizer is not None:
         found += _of_tokenizer(verification, verification.tokenizer)
     fidelity = verification.fidelity
-    if fidelity is not None and fidelity.verdict == "broken":
-        found.append(
-            _error(
-                CONVERSION_BROKEN,
-                f"{verification.model} is not the trained model: {fidelity.detail}",
-                "Rounding does not explain it: weights, their order, rope, norms or keys are wrong."
-                " Look at report.html. If ggufpack made this file, please report it.",
-            )
-        )
-    if fidelity is not None and fidelity.not_checked:
-        found.append(
-            _unchecked(
-                SMALL_MISTAKES_NOT_SOUGHT,
-                f"{verification.model}: mistakes that the engine's rounding hides were not looked for;"
-                f" {fidelity.not_checked}",
-            )
-        )
+    if fidelity is not None:
+        found += _of_measured(verification.model, fidelity)
     if verification.logprobs is not None and not verification.logprobs.equal:
         found.append(_of_logprobs(verification, verification.logprobs))
     elif verification.logprobs is None:
@@ -121,9 +110,45 @@ def fidelity_not_measured(model: str, error: GgufpackError) -> Finding:
     )
 
 
-def encoder_not_compared(model: str) -> Finding:
-    """An encoder has no next token."""
-    return _unchecked(FIDELITY_NOT_MEASURED, f"{model} makes embeddings: there are no logits to compare")
+def embedding_findings(verification: Verification) -> tuple[Finding, ...]:
+    """What the comparison of an embedding model's vectors found, and what it did not look at."""
+    found: list[Finding] = []
+    if verification.tokenizer is not None:
+        found += _of_tokenizer(verification, verification.tokenizer)
+    measured = verification.embedding
+    if measured is None:
+        return tuple(found)
+    found += _of_measured(verification.model, measured)
+    if cut := [text for text in measured.by_text if text.cut]:
+        worst = min(cut, key=lambda text: text.cosine)
+        found.append(
+            Finding(
+                OTHER_TOKENS_OTHER_VECTOR,
+                Severity.WARNING,
+                f"{verification.model}: {len(cut)} of {len(measured.by_text)} texts are cut into other"
+                f" tokens, so their vectors are not the trained model's (lowest cosine {worst.cosine:.4f},"
+                f" {worst.name})",
+                action="llama.cpp leaves out the vowel signs of Devanagari, Bengali, Tamil and their like"
+                " (category Mc) from every WordPiece model's texts. Compare retrieval in such a language"
+                " before you rely on it.",
+            )
+        )
+    if measured.truncated is not None and measured.truncated < measured.limit:
+        found.append(
+            Finding(
+                LONG_TEXT_CUT_ELSEWHERE,
+                Severity.WARNING,
+                f"{verification.model}: of a text that is longer than the model reads, the server reads"
+                f" another part than the trained model (cosine {measured.truncated:.4f})",
+                action="Cut long texts yourself; num_ctx should be the tokens that it was trained for.",
+            )
+        )
+    return tuple(found)
+
+
+def encoder_not_compared(model: str, why: str) -> Finding:
+    """An encoder has no next token, and what it does with a text is not all known."""
+    return _unchecked(FIDELITY_NOT_MEASURED, f"{model}: its embeddings were not compared; {why}")
 
 
 def server_file_not_read(model: str, host: str) -> Finding:
@@ -177,8 +202,32 @@ def not_registered(host: str, engine: str) -> Finding:
 
 
 def encoder_not_run(model: str) -> Finding:
-    """Embeddings are checked on an Ollama server only."""
-    return _unchecked(ENCODER_NOT_RUN, f"{model}: no embedding was computed (that needs an Ollama server)")
+    """There is no engine at all."""
+    return _unchecked(
+        ENCODER_NOT_RUN, f"{model}: no embedding was computed (that needs an Ollama server, or xllamacpp)"
+    )
+
+
+def _of_measured(model: str, measured: Fidelity | EmbeddingFidelity) -> list[Finding]:
+    found = []
+    if measured.verdict == "broken":
+        found.append(
+            _error(
+                CONVERSION_BROKEN,
+                f"{model} is not the trained model: {measured.detail}",
+                "Rounding does not explain it: weights, their order, rope, norms or keys are wrong."
+                " Look at report.html. If ggufpack made this file, please report it.",
+            )
+        )
+    if measured.not_checked:
+        found.append(
+            _unchecked(
+                SMALL_MISTAKES_NOT_SOUGHT,
+                f"{model}: mistakes that the engine's rounding hides were not looked for;"
+                f" {measured.not_checked}",
+            )
+        )
+    return found
 
 
 def _some(verification: Verification, found: list[Finding]) -> list[Finding]:
@@ -314,7 +363,7 @@ def _miss(verification: Verification, miss: TokenizerMiss) -> Finding:
         TOKENIZER_DIFFERS,
         Severity.WARNING,
         message,
-        action="Ordinary texts are cut as in training; llama.cpp reads such rare ones in its own way.",
+        action="Other texts are cut as in training; llama.cpp reads such ones in its own way.",
     )
 
 

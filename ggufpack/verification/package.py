@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
+from ggufpack.child import usable_cpus
 from ggufpack.engine.protocol import Message
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.proofs import Verification, VerifyLevel
@@ -21,6 +22,9 @@ from ggufpack.verification.tokens import token_counter
 
 if TYPE_CHECKING:
     from ggufpack.registry import OllamaServer
+
+_SMOKE_TEXT = "The sky is blue."
+_SMOKE_WINDOW = 64  # tokens
 
 Verified = tuple[Verification, tuple[Finding, ...]]
 
@@ -47,7 +51,7 @@ def verify_on_server(
     engine = OllamaEngine(server, staged)
     try:
         if checkpoint.is_encoder:
-            smoke = check_embedding(server.embed(staged, "The sky is blue."))
+            smoke = check_embedding(server.embed(staged, _SMOKE_TEXT))
             result = Verification(model, engine.name, "smoke", smoke=smoke)
             return result, ()
         result = verify(
@@ -89,7 +93,7 @@ def verify_embedded(
     from ggufpack.engine.embedded import EmbeddedEngine
 
     if checkpoint.is_encoder:
-        return Verification(model, "none", "none"), (encoder_not_run(model),)
+        return _embedded_encoder(gguf, model, level)
     stops = _stops(modelfile)
     with EmbeddedEngine(gguf, stops=stops) as engine:
         result = verify(
@@ -110,6 +114,21 @@ def verify_embedded(
         if modelfile.template is not None:
             findings = (*findings, template_not_run(model, engine.name))
     return result, findings
+
+
+def _embedded_encoder(gguf: Path, model: str, level: VerifyLevel) -> Verified:
+    from ggufpack.engine.choose import has_embedded_engine
+    from ggufpack.engine.llama import engine_name
+    from ggufpack.verification.fidelity.measure import package_model
+
+    if level == "fidelity":
+        return Verification(model, "none", "none"), ()  # its vectors are compared, which runs it
+    if not has_embedded_engine():
+        return Verification(model, "none", "none"), (encoder_not_run(model),)
+    with package_model(gguf, _SMOKE_WINDOW, usable_cpus()) as package:
+        tokens = package.tokenize([_SMOKE_TEXT], special=True)
+        (vector,) = package.call({"do": "embed", "texts": tokens, "item": "the package"})["vectors"]
+    return Verification(model, engine_name(), "smoke", smoke=check_embedding(vector)), ()
 
 
 def _with_system(prompt: Prompt, system: str | None) -> ExpectedPrompt:

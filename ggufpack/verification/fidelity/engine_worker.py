@@ -59,6 +59,15 @@ class Package:
             self._reporter.progress(start, total, request.get("item", "the package"))
         return compared.to_json()
 
+    def embed(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The vector of each text, of unit length as servers give it; ``item`` names what is computed."""
+        vectors = []
+        for number, text in enumerate(request["texts"], 1):
+            vector = self._model.embedding(text).astype(np.float64)
+            vectors.append((vector / max(float(np.linalg.norm(vector)), 1e-12)).tolist())
+            self._reporter.progress(number, len(request["texts"]), request["item"])
+        return {"vectors": vectors}
+
     def next_token(self, request: dict[str, Any]) -> dict[str, Any]:
         """The most probable next tokens after each text: bytes in hex, with their probabilities."""
         return {"candidates": [self._candidates(tokens) for tokens in request["texts"]]}

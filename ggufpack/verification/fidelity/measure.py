@@ -121,15 +121,8 @@ class FidelityCheck:
         Raises:
             VerificationError: the engine is missing or cannot load it.
         """
-        child = Child(
-            "ggufpack.verification.fidelity.engine_worker",
-            (),
-            what="process of the package's model",
-            error=VerificationError,
-        )
-        with child:
-            opened = {"model": str(gguf.absolute()), "window": self.window, "threads": self._threads}
-            yield PackageModel(child, child.call({"do": "open", **opened})["adds_bos"])
+        with package_model(gguf, self.window, self._threads) as package:
+            yield package
 
     def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Token ids by the checkpoint's tokenizer, as transformers loads it.
@@ -351,6 +344,24 @@ class PackageModel:
         """The most probable next tokens after each text: bytes, probability."""
         found = self.call({"do": "next_token", "texts": [list(text) for text in texts]})["candidates"]
         return [{bytes.fromhex(piece): value for piece, value in one.items()} for one in found]
+
+
+@contextlib.contextmanager
+def package_model(gguf: Path, window: int, threads: int) -> Iterator[PackageModel]:
+    """A GGUF, loaded in a process of its own.
+
+    Raises:
+        VerificationError: the engine is missing or cannot load it.
+    """
+    child = Child(
+        "ggufpack.verification.fidelity.engine_worker",
+        (),
+        what="process of the package's model",
+        error=VerificationError,
+    )
+    with child:
+        opened = {"model": str(gguf.absolute()), "window": window, "threads": threads}
+        yield PackageModel(child, child.call({"do": "open", **opened})["adds_bos"])
 
 
 def _shown(data: bytes) -> str:

@@ -56,7 +56,7 @@ class Source:
         self._folder = Path(request["checkpoint"])
         self._adaptation = request["adaptation"]
         self._trusted = bool(request["trust_remote_code"])
-        self._device = _device(request["device"])
+        self._device = device_of(request["device"])
         self._model: Any = None
         self._own_dtypes: dict[str, Any] = {}
         self._precise = False
@@ -148,21 +148,8 @@ class Source:
         return {"folder": str(folder), **Distributions(folder).meta}
 
     def decoded(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A copy of a GGUF with F32 weights. ``lacks``: why there is none, empty when there is one."""
-        gguf, target = Path(request["gguf"]), Path(request["target"])
-        try:
-            needed = decoded_size(gguf) + SPARE_BYTES
-            memory = _free_bytes(torch.device("cpu"))
-            if shutil.disk_usage(target.parent).free < needed:
-                lacks = "disk space"
-            elif memory is not None and memory < needed:
-                lacks = "memory"
-            else:
-                write_decoded(gguf, target, self._gguf)
-                return {"lacks": ""}
-        except GgufFileError as error:
-            raise VerificationError(f"{gguf}: {error.problem}", action=error.action, path=gguf) from error
-        return {"lacks": f"that takes {needed >> 20:,} MiB of {lacks}"}
+        """See ``decoded_copy``."""
+        return decoded_copy(request, self._gguf)
 
     # --- the model --------------------------------------------------------------
 
@@ -176,7 +163,7 @@ class Source:
         model.eval()
         self._own_dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
         weights = sum(parameter.numel() for parameter in model.parameters())
-        there = _free_bytes(self._device)
+        there = free_bytes(self._device)
         self._precise = there is None or 4 * weights + SPARE_BYTES <= there
         if self._precise:
             # bfloat16 and float16 values are float32 values too; buffers keep the dtype they have
@@ -196,7 +183,7 @@ class Source:
             raise
         except Exception as error:
             raise VerificationError(
-                f"transformers cannot load {folder} ({type(error).__name__}: {_first_line(error)})",
+                f"transformers cannot load {folder} ({type(error).__name__}: {first_line(error)})",
                 action="Update transformers, or use --verify smoke, which needs no source model.",
                 path=folder,
             ) from error
@@ -222,7 +209,7 @@ class Source:
             raise MemoryError from error
         except Exception as error:  # models need kernels and packages of their own
             raise VerificationError(
-                f"transformers cannot run {self._folder} ({type(error).__name__}: {_first_line(error)})",
+                f"transformers cannot run {self._folder} ({type(error).__name__}: {first_line(error)})",
                 action="Install what it asks for, or use --verify smoke, which needs no source model.",
                 path=self._folder,
             ) from error
@@ -241,6 +228,24 @@ class Source:
         return cache.digest_of(source=self._digest, texts=texts, versions=versions, **more)
 
 
+def decoded_copy(request: dict[str, Any], gguf_module: Any) -> dict[str, Any]:
+    """A copy of a GGUF with F32 weights. ``lacks``: why there is none, empty when there is one."""
+    gguf, target = Path(request["gguf"]), Path(request["target"])
+    try:
+        needed = decoded_size(gguf) + SPARE_BYTES
+        memory = free_bytes(torch.device("cpu"))
+        if shutil.disk_usage(target.parent).free < needed:
+            lacks = "disk space"
+        elif memory is not None and memory < needed:
+            lacks = "memory"
+        else:
+            write_decoded(gguf, target, gguf_module)
+            return {"lacks": ""}
+    except GgufFileError as error:
+        raise VerificationError(f"{gguf}: {error.problem}", action=error.action, path=gguf) from error
+    return {"lacks": f"that takes {needed >> 20:,} MiB of {lacks}"}
+
+
 def _digests(adaptation: dict[str, Any]) -> dict[str, Any]:
     weights = [adapter["weight"] for adapter in adaptation["adapters"]]
     return {"adapters": [sha256_of(file) for file in files_of(adaptation)], "weights": weights}
@@ -256,18 +261,19 @@ def _sample(texts: Texts) -> list[int]:
     return list(range(0, len(texts), share))
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
+    """The device of a name; ``"auto"`` is a GPU that is there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise VerificationError(
-            f"torch has no device {name!r} ({_first_line(error)})", action="Use --device cpu."
+            f"torch has no device {name!r} ({first_line(error)})", action="Use --device cpu."
         ) from error
 
 
-def _free_bytes(device: Any) -> int | None:
+def free_bytes(device: Any) -> int | None:
     """Memory for a model; ``None`` where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -279,12 +285,13 @@ def _free_bytes(device: Any) -> int | None:
     return int(rows["MemAvailable"].split()[0]) << 10
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of its message, cut to 300 characters."""
     return next(iter(str(error).strip().splitlines()), "")[:300]
 
 
-def run(descriptor: int, vendor: Path, bytecode: Path) -> None:
-    """Serve requests until standard input closes."""
+def serve_source(descriptor: int, vendor: Path, bytecode: Path, make: Any) -> None:
+    """Serve requests until standard input closes; ``make(request, reporter, gguf)`` answers them."""
     reporter = Reporter(descriptor)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     sys.path.insert(0, str(vendor / "gguf-py"))
@@ -293,10 +300,10 @@ def run(descriptor: int, vendor: Path, bytecode: Path) -> None:
         import gguf.quants
     forbid_network_and_pickle()
     reporter.send("ready")
-    serve(reporter, lambda request: (Source(request, reporter, gguf), {}), "trained model")
+    serve(reporter, lambda request: (make(request, reporter, gguf), {}), "trained model")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    run(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    serve_source(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Source)
     leave()
