@@ -22,12 +22,14 @@ GgufpackError                         exit 1
 ├── PromptError                       exit 5   chat template or Modelfile
 │   ├── ChatTemplateError
 │   └── ModelfileError
-├── RegistryError                     exit 6   the Ollama server
+├── RegistryError                     exit 6   the Ollama server, or its store
 │   ├── ServerUnreachableError
 │   ├── ServerVersionError
 │   ├── ModelExistsError
 │   ├── ServerDiskFullError
-│   └── ServerResponseError
+│   ├── ServerResponseError
+│   └── StoreError                             an offline store, damaged or on a disk that refuses
+│       └── ArchiveError                       the archive of one: hostile, damaged, or cut short
 └── VerificationError                 exit 7   the package exists and is not what was trained
 
 KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
@@ -205,6 +207,14 @@ class ServerDiskFullError(RegistryError):
 
 class ServerResponseError(RegistryError):
     """The server answered with an error or with something unexpected."""
+
+
+class StoreError(RegistryError):
+    """An offline store cannot be read or written, or is not what it should be."""
+
+
+class ArchiveError(StoreError):
+    """The archive of a store cannot be imported, or not wholly."""
 
 
 class VerificationError(GgufpackError):

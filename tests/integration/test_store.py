@@ -1,0 +1,148 @@
+"""Offline stores and a real Ollama: it takes them, and would have written the same bytes itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ggufpack import build
+from ggufpack.registry import OllamaServer, register
+from ggufpack.store.folder import StoreFolder
+from ggufpack.store.package import Packaged, add_packages, read_package
+from tests.support.ollama_build import OllamaProgram
+from tests.support.ollama_server import RunningOllama, running_ollama
+
+HELLO = [{"role": "user", "content": "hello"}]
+# everything that Go's JSON writes in its own way, and a name twice
+AWKWARD = {
+    "template": '{{ range .Messages }}<|{{ .Role }}|>{{ .Content }} & "\u2028\n{{ end }}<|assistant|>',
+    "system": "Be <brief> & “kind”.\t\\ \u007f é 日本 😀",
+    "parameters": {
+        "stop": ["<|user|>", "a&b>", "\u2028\u2029\u0001\b\f\x7f\\\"'", "é😀"],
+        "num_ctx": 512,
+        "temperature": 0.1,
+        "top_p": 1e-07,
+        "min_p": 1.0,
+        "repeat_penalty": 0.000001,
+        "seed": -1,
+        "num_keep": 9007199254740993,
+        "presence_penalty": 123456789.125,
+        "frequency_penalty": 1.5e-10,
+    },
+    "license": ["Apache <2.0>\n", "and more", "Apache <2.0>\n"],
+    "messages": [{"role": "user", "content": "<hi> & \u2029"}, {"role": "assistant", "content": "ho\n"}],
+    "requires": "0.24.0",
+}
+
+
+@contextmanager
+def serving(program: OllamaProgram, folder: Path, store: Path) -> Iterator[OllamaServer]:
+    """A server of this store alone."""
+    folder.mkdir()
+    with running_ollama(program, folder, store) as running:
+        server = OllamaServer(running.host)
+        yield server
+        server.close()
+
+
+def created(server: OllamaServer, running: RunningOllama, packaged: Packaged) -> Path:
+    """The manifest that the server's own create makes."""
+    register(server, packaged.names, packaged.gguf, packaged.blob.sha256, packaged.request)
+    return manifest_of(running.store, packaged)
+
+
+def manifest_of(store: Path, packaged: Packaged) -> Path:
+    """The file of its first name."""
+    (path,) = store.glob(f"manifests/*/library/{packaged.names[0].replace(':', '/')}")
+    return path
+
+
+def files_of(store: Path, manifest: Path) -> dict[str, bytes]:
+    """The manifest and every small blob that it names, by part."""
+    value = json.loads(manifest.read_bytes())
+    found = {"manifest": manifest.read_bytes()}
+    for layer in [value["config"], *value["layers"]]:
+        kind = layer["mediaType"].rpartition(".")[2]
+        if kind != "model":
+            blob = store / "blobs" / layer["digest"].replace(":", "-")
+            found[f"{kind} {layer['digest'][:14]}"] = blob.read_bytes()
+    return found
+
+
+TYPES = ("Q8_0", "Q4_K_M", "F16", "F32")
+
+
+@pytest.fixture(scope="module")
+def package(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of all ``TYPES``, built without a server. Shared: read it only."""
+    folder = tmp_path_factory.mktemp("packages")
+    result = build(
+        tiny_model("llama-spm"), name="twin", quantization=TYPES, output=folder, register=False, verify="none"
+    )
+    return result.package.folder
+
+
+@pytest.fixture
+def server(ollama_server: RunningOllama) -> Iterator[OllamaServer]:
+    """The session's server, left without models."""
+    server = OllamaServer(ollama_server.host)
+    yield server
+    for name in server.names():
+        server.delete(name)
+    server.close()
+
+
+def test_a_store_is_what_the_server_would_have_made(
+    package: Path, server: OllamaServer, ollama_server: RunningOllama, tmp_path: Path
+) -> None:
+    packages = read_package(package)
+    assert [packaged.names for packaged in packages][:2] == [("twin:q8_0", "twin:latest"), ("twin:q4_k_m",)]
+    store = StoreFolder(tmp_path / "store")
+    for packaged, stored in zip(packages, add_packages(store, packages), strict=True):
+        theirs = created(server, ollama_server, packaged)
+        ours = manifest_of(store.root, packaged)
+        assert files_of(store.root, ours) == files_of(ollama_server.store, theirs)
+        assert stored.digest == hashlib.sha256(theirs.read_bytes()).hexdigest()
+    names = {"/".join(path.parts[-4:]) for path in store.root.glob("manifests/*/*/*/*")}
+    assert names == ollama_server.manifests()
+    assert {path.name for path in (store.root / "blobs").iterdir()} == ollama_server.blobs()
+
+
+def test_texts_and_numbers_are_written_as_go_writes_them(
+    package: Path, server: OllamaServer, ollama_server: RunningOllama, tmp_path: Path
+) -> None:
+    packaged = replace(read_package(package)[0], request=AWKWARD)
+    store = StoreFolder(tmp_path / "store")
+    add_packages(store, [packaged])
+    # the server is not asked what it shows: it prints numbers through float32
+    server.upload_blob(packaged.gguf, packaged.blob.sha256)
+    server.create("twin:q8_0", {packaged.gguf.name: packaged.blob.sha256}, AWKWARD)
+    theirs = manifest_of(ollama_server.store, packaged)
+    assert files_of(store.root, manifest_of(store.root, packaged)) == files_of(ollama_server.store, theirs)
+
+
+def test_a_server_runs_what_was_stored(package: Path, ollama_program: OllamaProgram, tmp_path: Path) -> None:
+    store = StoreFolder(tmp_path / "store")
+    (stored, *_) = add_packages(store, read_package(package, "team/offline"))
+    with serving(ollama_program, tmp_path / "server", store.root) as server:
+        assert set(server.names()) == {f"team/offline:{kind.lower()}" for kind in TYPES} | {
+            "team/offline:latest"
+        }
+        listed = httpx.get(f"{server.host}/api/tags").json()["models"]
+        digests = {model["name"]: model["digest"] for model in listed}
+        assert digests["team/offline:latest"] == digests["team/offline:q8_0"] == stored.digest
+        shown = server.show("team/offline")
+        assert shown.details["quantization_level"] == "Q8_0"
+        assert shown.template == read_package(package)[0].request["template"]
+        answer = server.chat("team/offline", HELLO, {"temperature": 0, "seed": 1, "num_predict": 4})
+        assert 1 <= answer.generated_tokens <= 4
+        server.unload("team/offline")
+        # what the server prunes at its start is not what it needs
+        assert server.names()
