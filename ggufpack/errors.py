@@ -29,7 +29,8 @@ GgufpackError                         exit 1
 │   ├── ServerDiskFullError
 │   ├── ServerResponseError
 │   └── StoreError                             an offline store, damaged or on a disk that refuses
-│       └── ArchiveError                       the archive of one: hostile, damaged, or cut short
+│       └── ArchiveError                       the archive of one is damaged, or cut short
+│           └── RefusedArchiveError            it holds what an archive of a store cannot hold
 └── VerificationError                 exit 7   the package exists and is not what was trained
 
 KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
@@ -214,7 +215,11 @@ class StoreError(RegistryError):
 
 
 class ArchiveError(StoreError):
-    """The archive of a store cannot be imported, or not wholly."""
+    """The archive of a store cannot be imported wholly; a whole copy of it goes on from there."""
+
+
+class RefusedArchiveError(ArchiveError):
+    """A file that is no archive of a store, or one that was made to do harm: nothing of it stays."""
 
 
 class VerificationError(GgufpackError):

@@ -20,7 +20,7 @@ from ggufpack.vendoring.lock import load_lock
 
 # fields of BuildSpec that change how a package is made, and nothing in it
 _NOT_IN_THE_PACKAGE = frozenset(
-    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token"}
+    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token", "store"}
 )
 # logs of trainers, beside their state (``is_training_state``); no build reads them
 _TRAINING_LOG = "trainer_"

@@ -13,6 +13,7 @@ from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
 from ggufpack.cli.plan import plan
 from ggufpack.cli.report import report
+from ggufpack.cli.store import store
 from ggufpack.cli.template import template
 from ggufpack.cli.vendor import vendor
 from ggufpack.cli.verify import verify
@@ -22,12 +23,12 @@ from ggufpack.cli.verify import verify
     cls=ReportingGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 checkpoint, 4 conversion, 5 chat template or"
-    " Modelfile, 6 server, 7 verification failed, 130 interrupted.",
+    " Modelfile, 6 server or store, 7 verification failed, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ggufpack")
 def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, batch, plan, template, verify, report, doctor, demo, cache, vendor):
+for command in (build, batch, plan, template, verify, report, doctor, demo, store, cache, vendor):
     main.add_command(command)

@@ -75,7 +75,7 @@ class BlobStore:
             Whether it was written.
 
         Raises:
-            StoreError: the source has another content; nothing is left of it then.
+            WrongContentError: the source has another content; nothing is left of it then.
         """
         final, partial = self.path(blob), self.partial_path(blob)
         with refusals(final):
@@ -109,29 +109,24 @@ class BlobStore:
 
     def _copy(self, blob: Blob, source: Source, on_bytes: OnBytes, *, resume: bool) -> None:
         with self.partial_path(blob).open("a+b") as target:
-            if not resume:
-                target.truncate(0)
+            left = target.seek(0, os.SEEK_END) if resume else 0
+            target.truncate(min(left, blob.size))
             target.seek(0)
             digest = _hash(target, blob.size, on_bytes)
-            done = min(target.seek(0, os.SEEK_END), blob.size)
-            if done:
-                source.seek(done)
+            done = source.seek(target.seek(0, os.SEEK_END))
             while done < blob.size and (piece := source.read(min(CHUNK, blob.size - done))):
                 target.write(piece)
                 digest.update(piece)
                 done += len(piece)
                 on_bytes(len(piece))
             if done < blob.size or digest.hexdigest() != blob.sha256 or source.read(1):
-                raise WrongContentError(blob)
+                raise WrongContentError(blob.sha256)
             target.flush()
             os.fsync(target.fileno())
 
 
-class WrongContentError(StoreError):
-    """A content that is not the blob it is given as."""
-
-    def __init__(self, blob: Blob) -> None:
-        super().__init__(f"The content given as sha256:{blob.sha256} ({blob.size:,} bytes) is another one")
+class WrongContentError(ValueError):
+    """A content that is not the blob it is given as. Who gave it says what that means."""
 
 
 @contextmanager

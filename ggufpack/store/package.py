@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,47 @@ def read_package(folder: Path, name: str | None = None) -> tuple[Packaged, ...]:
     )
 
 
+@dataclass(frozen=True)
+class StagedInStore:
+    """Models whose blobs are in a store, for as long as ``stage_in_store``'s block lasts."""
+
+    writer: StoreWriter
+    models: tuple[tuple[Packaged, StoreModel, int], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that they will have."""
+        return tuple(name for packaged, _, _ in self.models for name in packaged.names)
+
+    def publish(self, *, overwrite: bool = False) -> tuple[Stored, ...]:
+        """Write the manifests.
+
+        Raises:
+            ModelExistsError: a name is taken by another model, and ``overwrite`` is off.
+        """
+        return tuple(
+            Stored(
+                self.writer.publish(packaged.names, model.manifest, overwrite=overwrite),
+                model.digest,
+                written,
+            )
+            for packaged, model, written in self.models
+        )
+
+
+@contextmanager
+def stage_in_store(
+    store: StoreFolder, packages: Sequence[Packaged], on_event: EventHandler = ignore_event
+) -> Iterator[StagedInStore]:
+    """Copy the blobs of packages into a store; those that were not published go when the block ends.
+
+    Raises:
+        StoreError: a file is no longer the one that was verified, or the disk refuses.
+    """
+    with _staged(store, [(packaged, _prepare(packaged)) for packaged in packages], on_event) as staged:
+        yield staged
+
+
 def add_packages(
     store: StoreFolder,
     packages: Sequence[Packaged],
@@ -84,26 +126,32 @@ def add_packages(
     overwrite: bool = False,
     on_event: EventHandler = ignore_event,
 ) -> tuple[Stored, ...]:
-    """Put each into the store; the names are asked for before anything is copied.
+    """Put packages into a store; taken names are refused before anything is copied.
 
     Raises:
         ModelExistsError: a name is taken by another model, and ``overwrite`` is off.
-        StoreError: a file is no longer the one that was verified, or the disk refuses.
+        StoreError: as ``stage_in_store``.
     """
-    models = [prepare(packaged) for packaged in packages]
+    models = [(packaged, _prepare(packaged)) for packaged in packages]
     if not overwrite:
-        for packaged, model in zip(packages, models, strict=True):
+        for packaged, model in models:
             store.refuse_existing(packaged.names, model.manifest)
-    stored = []
+    with _staged(store, models, on_event) as staged:
+        return staged.publish(overwrite=overwrite)
+
+
+@contextmanager
+def _staged(
+    store: StoreFolder, models: Sequence[tuple[Packaged, StoreModel]], on_event: EventHandler
+) -> Iterator[StagedInStore]:
     with store.writing() as writer:
-        for packaged, model in zip(packages, models, strict=True):
-            written = write_blobs(writer, packaged, model, on_event)
-            names = writer.publish(packaged.names, model.manifest, overwrite=overwrite)
-            stored.append(Stored(names, model.digest, written))
-    return tuple(stored)
+        copied = [
+            (packaged, model, _write_blobs(writer, packaged, model, on_event)) for packaged, model in models
+        ]
+        yield StagedInStore(writer, tuple(copied))
 
 
-def prepare(packaged: Packaged) -> StoreModel:
+def _prepare(packaged: Packaged) -> StoreModel:
     """The model; reads the GGUF's header.
 
     Raises:
@@ -119,7 +167,7 @@ def prepare(packaged: Packaged) -> StoreModel:
     return store_model(header, packaged.blob, packaged.request)
 
 
-def write_blobs(writer: StoreWriter, packaged: Packaged, model: StoreModel, on_event: EventHandler) -> int:
+def _write_blobs(writer: StoreWriter, packaged: Packaged, model: StoreModel, on_event: EventHandler) -> int:
     """Every blob of a model; its manifest is left to ``StoreWriter.publish``.
 
     Returns:
