@@ -1,4 +1,4 @@
-"""JSON to the byte; the expected texts were printed by Go 1.26 (tests/integration/test_store.py asks it)."""
+"""JSON to the byte; the expected texts are what Go 1.26 prints for these values."""
 
 from __future__ import annotations
 
