@@ -173,10 +173,9 @@ def name_of_path(path: str) -> ModelName | None:
     if len(parts) != _PARTS:
         return None
     try:
-        name = parse("/".join(parts[:-1]) + f":{parts[-1]}")
+        return parse("/".join(parts[:-1]) + f":{parts[-1]}")
     except InvalidModelNameError:
         return None
-    return name if path_of_name(name) == path else None
 
 
 def read_manifest(path: Path) -> bytes:

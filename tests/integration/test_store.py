@@ -137,7 +137,7 @@ def test_texts_and_numbers_are_written_as_go_writes_them(
     assert files_of(store.root, manifest_of(store.root, packaged)) == files_of(ollama_server.store, theirs)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "gpt-oss", "mamba2", "gemma3"])
+@pytest.mark.parametrize("architecture", ["bert", "gpt-oss", "gemma3"])
 def test_other_architectures_are_equal_too(
     architecture: str,
     tiny_model: Callable[[str], Path],
@@ -157,6 +157,28 @@ def test_other_architectures_are_equal_too(
     (packaged,) = read_package(tmp_path / "other")
     theirs = files_of(ollama_server.store, created(server, ollama_server, packaged))
     assert files_of(tmp_path / "store", manifest_of(tmp_path / "store", packaged)) == theirs
+
+
+def test_one_build_for_a_server_and_a_store(
+    smollm2: Path, server: OllamaServer, ollama_server: RunningOllama, tmp_path: Path
+) -> None:
+    result = build(
+        smollm2,
+        name="both",
+        quantization="Q8_0",
+        output=tmp_path,
+        host=server.host,
+        verify="none",
+        store=tmp_path / "store",
+        system='Be <brief> & "kind".',
+    )
+    assert result.registered == result.stored == ("both:q8_0", "both:latest")
+    for name in result.stored:
+        (ours,), (theirs,) = (
+            [*root.glob(f"manifests/*/library/{name.replace(':', '/')}")]
+            for root in (tmp_path / "store", ollama_server.store)
+        )
+        assert files_of(tmp_path / "store", ours) == files_of(ollama_server.store, theirs)
 
 
 def test_an_imported_store_is_served(package: Path, ollama_program: OllamaProgram, tmp_path: Path) -> None:
@@ -179,6 +201,10 @@ def test_an_imported_store_is_served(package: Path, ollama_program: OllamaProgra
         answer = server.chat("team/offline", HELLO, {"temperature": 0, "seed": 1, "num_predict": 4})
         assert 1 <= answer.generated_tokens <= 4
         server.unload("team/offline")
+        # what is added while it runs is listed, too
+        add_packages(store, read_package(package, "late")[:1])
+        names |= {"late:q8_0", "late:latest"}
+        assert set(server.names()) == names
     checked = check_store(store)
     assert set(checked.models) == names
     assert not checked.orphans

@@ -60,10 +60,15 @@ def plain(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
     return member, content
 
 
-def special(name: str, kind: bytes, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, link
-    return member, b""
+def special(kind: bytes, link: str = "") -> Callable[[Members], Members]:
+    """The first blob as something else: of its name, size and content."""
+
+    def apply(members: Members) -> Members:
+        member, content = members[1]
+        member.type, member.linkname = kind, link
+        return [members[0], (member, content), *members[2:]]
+
+    return apply
 
 
 # --- there and back -----------------------------------------------------------
@@ -220,6 +225,12 @@ def test_another_model_of_the_name(archive: Path, tmp_path: Path) -> None:
 # --- what a tar can do --------------------------------------------------------
 
 
+def folder(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    return member, b""
+
+
 def changed_index(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], Members]:
     def apply(members: Members) -> Members:
         value = json.loads(members[0][1])
@@ -239,7 +250,7 @@ def _twice(value: dict[str, Any]) -> None:
 
 def _sparse(members: Members) -> Members:
     member, content = members[1]
-    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+    member.pax_headers = {"GNU.sparse.map": f"0,{member.size}", "GNU.sparse.size": str(member.size)}
     return [members[0], (member, content), *members[2:]]
 
 
@@ -255,6 +266,7 @@ TRICKS: dict[str, Callable[[Members], Members]] = {
     "index is no JSON": lambda members: [plain(INDEX_NAME, b"["), *members[1:]],
     "index is deep": lambda members: [plain(INDEX_NAME, b"[" * 100_000), *members[1:]],
     "index is of another form": changed_index(lambda value: value.update(format=2)),
+    "index says more": changed_index(lambda value: value.update(more=1)),
     "path up": changed_index(_path("registry.ollama.ai/library/../../x")),
     "path absolute": changed_index(_path("/etc/cron.d/evil/latest")),
     "path short": changed_index(_path("latest")),
@@ -266,19 +278,12 @@ TRICKS: dict[str, Callable[[Members], Members]] = {
     "member absolute": _renamed("/etc/passwd"),
     "member up": _renamed("blobs/../../../x"),
     "member elsewhere": _renamed("bin/ollama"),
-    "symbolic link": lambda members: [
-        members[0],
-        special(members[1][0].name, tarfile.SYMTYPE, "/etc/passwd"),
-        *members[2:],
-    ],
-    "hard link": lambda members: [
-        members[0],
-        special(members[1][0].name, tarfile.LNKTYPE, "/etc/passwd"),
-        *members[2:],
-    ],
-    "device": lambda members: [members[0], special(members[1][0].name, tarfile.CHRTYPE), *members[2:]],
-    "pipe": lambda members: [members[0], special(members[1][0].name, tarfile.FIFOTYPE), *members[2:]],
-    "folder": lambda members: [members[0], special("blobs", tarfile.DIRTYPE), *members[1:]],
+    "symbolic link": special(tarfile.SYMTYPE, "/etc/passwd"),
+    "hard link": special(tarfile.LNKTYPE, "/etc/passwd"),
+    "device": special(tarfile.CHRTYPE),
+    "pipe": special(tarfile.FIFOTYPE),
+    "unknown kind": special(b"Z"),
+    "folder": lambda members: [members[0], folder("blobs"), *members[1:]],
     "sparse": _sparse,
     "member twice": lambda members: [*members[:3], members[2], *members[3:]],
     "another size": lambda members: [
