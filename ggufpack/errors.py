@@ -22,7 +22,7 @@ GgufpackError                         exit 1
 ├── PromptError                       exit 5   chat template or Modelfile
 │   ├── ChatTemplateError
 │   └── ModelfileError
-├── RegistryError                     exit 6   the Ollama server
+├── RegistryError                     exit 6   the Ollama server, or its store
 │   ├── ServerUnreachableError
 │   ├── ServerVersionError
 │   ├── ModelExistsError
@@ -34,6 +34,9 @@ GgufpackError                         exit 1
 │   │   └── TransferBrokenError                cut, or a passing fault: running it again goes on
 │   ├── HubError                               the Hugging Face Hub
 │   └── TrackerError                           SwanLab, Weights & Biases
+│   └── StoreError                             an offline store, damaged or on a disk that refuses
+│       └── ArchiveError                       the archive of one is damaged, or cut short
+│           └── RefusedArchiveError            it holds what an archive of a store cannot hold
 └── VerificationError                 exit 7   the package exists and is not what was trained
 
 KeyboardInterrupt is exit 130. The exit code is an attribute of the class; nothing else maps it.
@@ -235,6 +238,18 @@ class HubError(RegistryError):
 
 class TrackerError(RegistryError):
     """An experiment tracker refused or failed."""
+
+
+class StoreError(RegistryError):
+    """An offline store cannot be read or written, or is not what it should be."""
+
+
+class ArchiveError(StoreError):
+    """The archive of a store cannot be imported wholly; a whole copy of it goes on from there."""
+
+
+class RefusedArchiveError(ArchiveError):
+    """A file that is no archive of a store, or one that was made to do harm: nothing of it stays."""
 
 
 class VerificationError(GgufpackError):

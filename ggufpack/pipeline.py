@@ -45,6 +45,9 @@ from ggufpack.spec import (
     Stage,
     ignore_event,
 )
+from ggufpack.store.folder import StoreFolder
+from ggufpack.store.manifest import Blob
+from ggufpack.store.package import Packaged, StagedInStore, stage_in_store
 from ggufpack.verification.fidelity.measure import FidelityOptions
 from ggufpack.verification.findings import failure, not_registered
 
@@ -62,6 +65,7 @@ def build(
     parameters: Mapping[str, str | float | Sequence[str]] | None = None,
     host: str | None = None,
     register: bool = True,
+    store: str | os.PathLike[str] | None = None,
     verify: VerifyLevel = "smoke",
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -91,6 +95,7 @@ def build(
         host: of the Ollama server; ``None`` follows ``OLLAMA_HOST``. A server that is named must
             answer; without one, and none running, the package is verified by the embedded engine.
         register: whether to register the model.
+        store: offline store that gets the model too: a folder as OLLAMA_MODELS names one.
         verify: ``"none"``, ``"prompts"``, ``"smoke"`` or ``"fidelity"``.
         overwrite: replace a package folder and models of the same name.
         trust_remote_code: let Python code of the checkpoint run.
@@ -124,6 +129,7 @@ def build(
         parameters={key: _texts(value) for key, value in (parameters or {}).items()},
         host=host,
         register=register,
+        store=None if store is None else Path(store),
         verify=verify,
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
@@ -172,6 +178,7 @@ def run(
         proven = making.prove(converted.files, modelfiles)
         status = _status(proven, making.prover)
         publishable = [file for file in proven if file.staged is not None and status != "failed"]
+        storing = making.store_models(converted.files, modelfiles) if status != "failed" else None
         result = BuildResult(
             package=target.package(converted.files),
             status=status,
@@ -184,6 +191,7 @@ def run(
             peak_worker_rss=converted.peak_rss,
             record=target.folder / RECORD_NAME,
             reused=converted.reused,
+            stored=() if storing is None else storing.names,
         )
         with making.log.stage(Stage.REPORT, "Writing the record and the report"):
             readings = making.prompt.plan.readings
@@ -202,6 +210,8 @@ def run(
             for file in publishable:
                 if file.staged is not None:
                     file.staged.publish(file.names, overwrite=spec.overwrite)
+            if storing is not None:
+                storing.publish(overwrite=spec.overwrite)
             folder.publish()
     if status == "failed":
         raise _verification_error(result)
@@ -343,6 +353,8 @@ class _Making:
             stack.callback(server.close)
             if not spec.overwrite:
                 refuse_existing(server, target.all_names())
+        if spec.store is not None and not spec.overwrite:
+            StoreFolder(spec.store).refuse_existing(target.all_names())
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
             checkpoint = stack.enter_context(open_model(spec.checkpoint, spec.base, spec.adapters))
             log.add(checkpoint.findings)
@@ -420,6 +432,26 @@ class _Making:
         with self.prover.fidelity or contextlib.nullcontext():
             return tuple(self._prove(file, modelfiles[file.quantization]) for file in files)
 
+    def store_models(
+        self, files: Sequence[GgufFile], modelfiles: Mapping[str, Modelfile]
+    ) -> StagedInStore | None:
+        """Copy the blobs into the offline store, if one was named; they go if they are not published."""
+        if self.spec.store is None:
+            return None
+        packages = [
+            Packaged(
+                file.path,
+                Blob(file.sha256, file.size),
+                modelfiles[file.quantization].to_create_request(),
+                self.target.names(file.quantization),
+            )
+            for file in files
+        ]
+        with self.log.stage(Stage.REGISTRY, f"Copying to the store {self.spec.store}"):
+            return self.stack.enter_context(
+                stage_in_store(StoreFolder(self.spec.store), packages, self.log.on_event)
+            )
+
     def _prove(self, file: GgufFile, modelfile: Modelfile) -> _Proven:
         names = self.target.names(file.quantization)
         staged = self._stage(file, modelfile)
@@ -430,7 +462,8 @@ class _Making:
                 done = self.prover.on_server(self.server, staged.name, names[0], modelfile, file.path)
             else:
                 done = self.prover.embedded(file.path, names[0], modelfile)
-        if self.spec.register and self.server is None and self.spec.verify != "none":
+        wanted = self.spec.register and self.spec.store is None
+        if wanted and self.server is None and self.spec.verify != "none":
             self.log.keep([not_registered(self.spec.host or "the default address", done.engine)])
         return _Proven(replace(done, quantization=file.quantization), staged, names)
 

@@ -148,6 +148,7 @@ class BuildSpec:
         host: Ollama server; ``None`` follows ``OLLAMA_HOST`` as the client does.
         register: whether to register the model.
         require_server: fail when no server answers, even if none was named.
+        store: an offline store that gets the model too: a folder as OLLAMA_MODELS names one.
         allow: finding ids (``"GP209"``) that would stop the build and are accepted.
         threads: quantisation threads; ``None`` is the number of usable CPUs.
         imatrix: importance matrix file for the quantiser.
@@ -172,6 +173,7 @@ class BuildSpec:
     host: str | None = None
     register: bool = True
     require_server: bool = False
+    store: Path | None = None
     verify: VerifyLevel = "smoke"
     overwrite: bool = False
     trust_remote_code: bool = False
@@ -298,7 +300,8 @@ class BuildResult:
 
     ``status`` is ``"verified"`` when every check ran and passed, ``"unverified"`` when none was
     asked for, ``"failed"`` when a check failed (the package exists and its record says so).
-    ``reused`` is ``None`` where the tensor cache was not asked for.
+    ``reused`` is ``None`` where the tensor cache was not asked for. ``stored`` are the names in the
+    offline store.
     """
 
     package: Package
@@ -312,6 +315,7 @@ class BuildResult:
     peak_worker_rss: int | None
     record: Path
     reused: Reused | None = None
+    stored: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``ggufpack build --json`` prints."""
@@ -325,6 +329,7 @@ class BuildResult:
             ],
             "modelfiles": {key: str(path) for key, path in self.package.modelfiles.items()},
             "registered": list(self.registered),
+            "stored": list(self.stored),
             "engine": self.engine,
             "template": self.template_strategy,
             "verifications": [{**asdict(item), "passed": item.passed} for item in self.verifications],

@@ -24,7 +24,7 @@ from ggufpack.vendoring.lock import load_lock
 
 # fields of BuildSpec that change how a package is made, and nothing in it
 _NOT_IN_THE_PACKAGE = frozenset(
-    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token", "aliases"}
+    {"require_server", "overwrite", "threads", "device", "reuse", "cache", "token", "aliases", "store"}
 )
 # (path, signature) → digest, when it is known for exactly this signature
 Known: TypeAlias = Callable[[Path, Signature], "str | None"]

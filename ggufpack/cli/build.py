@@ -54,6 +54,8 @@ def _print_result(result: BuildResult, *, as_json: bool, error: Any = None) -> N
         click.echo(f"  {proof(verification)}")
     for name in result.registered:
         click.echo(f"  registered {name}")
+    for name in result.stored:
+        click.echo(f"  stored {name}")
     latest = next((name for name in result.registered if name.endswith(":latest")), None)
     if latest is not None:
         click.echo(f"Run it: ollama run {latest.removesuffix(':latest')}")

@@ -16,6 +16,7 @@ from ggufpack.cli.publish import publish
 from ggufpack.cli.pull import pull
 from ggufpack.cli.push import push
 from ggufpack.cli.report import report
+from ggufpack.cli.store import store
 from ggufpack.cli.template import template
 from ggufpack.cli.track import track
 from ggufpack.cli.vendor import vendor
@@ -26,7 +27,7 @@ from ggufpack.cli.verify import verify
     cls=ReportingGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 checkpoint, 4 conversion, 5 chat template or"
-    " Modelfile, 6 server, 7 verification failed, 130 interrupted.",
+    " Modelfile, 6 server or store, 7 verification failed, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ggufpack")
 def main() -> None:
@@ -35,6 +36,6 @@ def main() -> None:
 
 for command in (
     *(build, batch, plan, template, verify, push, pull, publish, track),
-    *(report, doctor, demo, cache, vendor),
+    *(report, doctor, demo, store, cache, vendor),
 ):
     main.add_command(command)

@@ -136,7 +136,13 @@ def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     return add
 
 
-build_options = with_options((*_OPTIONS, _reuse_option(False)))
+_STORE_OPTION = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Put the model into an offline store, too: a folder as OLLAMA_MODELS names one.",
+)
+build_options = with_options((*_OPTIONS, _STORE_OPTION, _reuse_option(False)))
 # all but the one checkpoint; the name is a pattern
 batch_options = with_options(
     (

@@ -37,6 +37,7 @@ ORDER = (
     "engine",
     "verification",
     "report",
+    "store",
     "proving",
     "pipeline",
     "recheck",

@@ -37,6 +37,7 @@ def test_build_json() -> None:
         ],
         "modelfiles": {"Q8_0": "out/m/Modelfile"},
         "registered": ["m:q8_0", "m:latest"],
+        "stored": [],
         "engine": "Ollama 0.33.0",
         "template": "go",
         "verifications": [

@@ -65,6 +65,8 @@ def test_all_options() -> None:
 def test_register_that_is_said_needs_a_server() -> None:
     assert spec_of("folder", "--register").require_server
     assert not spec_of("folder").require_server
+    assert spec_of("folder", "--store", "models").store == Path("models")
+    assert spec_of("folder").store is None
 
 
 @pytest.mark.parametrize("word", ["stop", "=x", ""])
