@@ -17,8 +17,9 @@ VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity"
 class PromptCase:
     """One conversation: what the checkpoint's template gives against what the engine gives.
 
-    ``actual`` is ``None`` when the engine refused; ``expected_tokens`` and ``actual_tokens`` are
-    prompt lengths in tokens, ``None`` where they were not compared.
+    ``actual`` is ``None`` when the engine refused, and where it shows no prompt but its length; then
+    ``actual_tokens`` is given. ``expected_tokens`` and ``actual_tokens`` are prompt lengths in tokens,
+    ``None`` where they were not compared.
     """
 
     name: str
@@ -258,4 +259,56 @@ class Verification:
             and all(check.parsed is not False for check in self.parsed)
             and (self.fidelity is None or self.fidelity.verdict == "sound")
             and (self.logprobs is None or self.logprobs.equal)
+        )
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """Whether a streamed answer is the whole one. ``equal`` is ``None`` when that could not be told."""
+
+    case: str
+    equal: bool | None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Greedy answers of a served model against another model's, token by token.
+
+    Attributes:
+        against: what it was compared with.
+        cases: conversations compared.
+        places: tokens compared, up to where two answers part.
+        agreed: those that are the same.
+        demanded: those where the more certain model leads by more than ``margin``, so that rounding is no
+            excuse for another token.
+        margin: difference of the two best probabilities, 0 to 1.
+        largest: largest difference of a common token's probability; ``None`` where nobody gives any.
+        detail: the first conversation in which a demanded token is another one.
+    """
+
+    against: str
+    cases: int
+    places: int
+    agreed: int
+    demanded: int
+    margin: float
+    largest: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class EndpointVerification(Verification):
+    """What was proven about a model behind an OpenAI-compatible server."""
+
+    streams: tuple[StreamCheck, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was checked is as trained."""
+        return (
+            super().passed
+            and all(check.equal is not False for check in self.streams)
+            and all(one.detail is None for one in self.agreements)
         )

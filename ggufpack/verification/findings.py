@@ -1,4 +1,4 @@
-"""Findings of verification: GP601 to GP629."""
+"""Findings of verification: GP601 to GP629, and GP640 to GP649 of served models."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ CONVERSION_BROKEN = "GP620"
 TEXTS_LEFT_OUT = "GP621"
 LOGPROBS_NOT_COMPARED = "GP622"
 SMALL_MISTAKES_NOT_SOUGHT = "GP623"
+# of a served model: endpoint_findings.py
+STREAM_DIFFERS = "GP640"
+STREAM_NOT_COMPARED = "GP641"
+ANSWERS_DIFFER = "GP642"
+ANSWERS_NOT_COMPARED = "GP643"
+ONLY_LENGTHS_COMPARED = "GP644"
 
 
 def findings_of(verification: Verification) -> tuple[Finding, ...]:
@@ -193,7 +199,7 @@ def _some(verification: Verification, found: list[Finding]) -> list[Finding]:
 
 def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
     what = f"{verification.model}, conversation '{case.name}'"
-    if case.actual is None:
+    if case.actual is None and case.actual_tokens is None:
         return _error(PROMPT_REFUSED, f"{what}: {verification.engine} refused it; {case.detail}")
     if case.equal:
         if case.expected_tokens is not None and case.actual_tokens is None:

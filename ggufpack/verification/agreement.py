@@ -1,0 +1,99 @@
+"""Whether two models choose the same tokens, as far as rounding allows to demand it. Pure.
+
+Greedy answers of two engines, or of two quantisations of one model, part sooner or later: where the two most
+probable tokens lie closer than rounding moves them, either may win, and everything behind is another text.
+So a token is demanded only where the gap between the two best is larger than ``MARGIN`` in one of the models,
+and answers are compared up to the first place where they part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ggufpack.engine.openai_answers import OpenAIAnswer, TokenLogprob
+
+# a probability moved by d each way turns gaps up to 2 d: see LIMIT in logprobs.py, 0.17 to 0.26 between Q8_0
+# and Q4_K_M of SmolLM2-135M, which rounds worse than anything larger
+MARGIN = 0.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one model does at one place: its token, that token's probability, and how far it leads.
+
+    ``token`` ``None`` is the end of the answer. ``gap`` and ``probability`` are ``None`` where nobody says.
+    """
+
+    token: bytes | None
+    probability: float | None = None
+    gap: float | None = None
+
+
+@dataclass(frozen=True)
+class Parting:
+    """The common part of two answers.
+
+    Attributes:
+        places: tokens compared, the one where they part included.
+        agreed: those that are the same.
+        demanded: those where rounding is no excuse.
+        largest: largest difference of the probability of a common token; ``None`` when none was known.
+        detail: why it is no rounding, where they part; ``None`` where nothing is wrong.
+    """
+
+    places: int
+    agreed: int
+    demanded: int
+    largest: float | None
+    detail: str | None
+
+
+def choices(answer: OpenAIAnswer) -> tuple[Choice, ...]:
+    """The choices of an answer with log probabilities; the end, where it ended by itself, is the last.
+
+    Servers do not list the end token as text: its gap is not known.
+    """
+    found = [_choice(token) for token in answer.tokens if token.token]
+    return (*found, Choice(None)) if answer.finish_reason == "stop" else tuple(found)
+
+
+def compare(one: Sequence[Choice], other: Sequence[Choice], margin: float = MARGIN) -> Parting:
+    """Two answers to one prompt, up to where they part or the shorter was cut off."""
+    places = agreed = demanded = 0
+    largest: float | None = None
+    before: list[bytes] = []
+    for left, right in zip(one, other, strict=False):
+        if _is_broken(left.token) or _is_broken(right.token):
+            break
+        places += 1
+        sure = max(left.gap or 0.0, right.gap or 0.0) > margin
+        demanded += sure
+        if left.token != right.token:
+            text = b"".join(before)[-60:].decode("utf-8", "replace")
+            detail = (
+                f"behind {text!r} one chooses {_shown(left)}, the other {_shown(right)}" if sure else None
+            )
+            return Parting(places, agreed, demanded, largest, detail)
+        agreed += 1
+        before.append(left.token or b"")
+        if left.probability is not None and right.probability is not None:
+            largest = max(largest or 0.0, abs(left.probability - right.probability))
+    return Parting(places, agreed, demanded, largest, None)
+
+
+def _is_broken(token: bytes | None) -> bool:
+    """Part of a character: vLLM does not say which."""
+    return token is not None and "\ufffd" in token.decode("utf-8", "replace")
+
+
+def _choice(token: TokenLogprob) -> Choice:
+    best = sorted((math.exp(logprob) for _, logprob in token.top), reverse=True)
+    gap = best[0] - best[1] if len(best) > 1 else None
+    return Choice(token.token, math.exp(token.logprob), gap)
+
+
+def _shown(choice: Choice) -> str:
+    name = "the end" if choice.token is None else repr(choice.token.decode("utf-8", "replace"))
+    return name if choice.probability is None else f"{name} ({choice.probability:.2f})"
