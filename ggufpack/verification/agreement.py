@@ -53,10 +53,16 @@ class Parting:
 def choices(answer: OpenAIAnswer) -> tuple[Choice, ...]:
     """The choices of an answer with log probabilities; the end, where it ended by itself, is the last.
 
-    Servers do not list the end token as text: its gap is not known.
+    llama.cpp lists the end token with an empty text; elsewhere its gap is not known.
     """
     found = [_choice(token) for token in answer.tokens if token.token]
-    return (*found, Choice(None)) if answer.finish_reason == "stop" else tuple(found)
+    if answer.finish_reason != "stop":
+        return tuple(found)
+    last = answer.tokens[-1:]
+    if last and not last[0].token:
+        end = _choice(last[0])
+        return (*found, Choice(None, end.probability, end.gap))
+    return (*found, Choice(None))
 
 
 def compare(one: Sequence[Choice], other: Sequence[Choice], margin: float = MARGIN) -> Parting:

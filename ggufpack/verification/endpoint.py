@@ -260,7 +260,8 @@ def check_parsed(
     """Whether thinking and tool calls come in their own fields, and calls in a stream as well.
 
     A server may need to be told how to find them (vLLM: ``--enable-auto-tool-choice``,
-    ``--tool-call-parser``, ``--reasoning-parser``): where it refuses tools, or the model uses none, nothing is known.
+    ``--tool-call-parser``, ``--reasoning-parser``). Where it refuses tools, or the model uses none, nothing
+    is known.
 
     Raises:
         RegistryError: the server failed.
