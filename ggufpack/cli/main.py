@@ -8,6 +8,7 @@ from ggufpack import __version__
 from ggufpack.cli.batch import batch
 from ggufpack.cli.build import build
 from ggufpack.cli.cache import cache
+from ggufpack.cli.clients import clients
 from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
@@ -29,5 +30,5 @@ def main() -> None:
     """Package a fine-tuned Hugging Face checkpoint for Ollama, exactly as trained, and prove it."""
 
 
-for command in (build, batch, plan, template, verify, report, doctor, demo, cache, vendor):
+for command in (build, batch, plan, template, verify, report, doctor, clients, demo, cache, vendor):
     main.add_command(command)

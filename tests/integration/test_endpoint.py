@@ -1,4 +1,4 @@
-"""``verify --endpoint`` on real servers: Ollama's /v1 and the embedded engine, with OpenAI's client beside it."""
+"""``verify --endpoint`` on Ollama's /v1 and the embedded engine; OpenAI's client is the oracle."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import openai
 import pytest
 from click.testing import CliRunner
 
-import ggufpack
 from ggufpack.cli.main import main
 from ggufpack.engine.openai_endpoint import OpenAIEndpoint
 from ggufpack.engine.openai_requests import chat_request, stream_request
 from ggufpack.registry.server import OllamaServer
 from ggufpack.verification.conversations import CONVERSATIONS, SMOKE_MESSAGES
-from tests.support.chain import chain_checkpoint
 from tests.support.embedded_port import EngineOnPort
 from tests.support.go_chatml import go_chatml
 from tests.support.ollama_server import RunningOllama
@@ -127,7 +125,6 @@ def test_a_sound_model_passes(served: tuple[str, str, str], smollm2: Path) -> No
     kind, url, name = served
     code, found = cli(str(smollm2), "--endpoint", url, "--model", name)
     (done,) = found["verifications"]
-    print(json.dumps({k: v for k, v in done.items() if k != "prompts"}, indent=1), ids(found, "unchecked"))
     assert code == 0, found["findings"]
     assert done["passed"]
     assert all(case["equal"] for case in done["prompts"])
@@ -197,7 +194,6 @@ def test_two_quantisations_agree_where_rounding_is_no_excuse(
     url = ollama_server.host
     name = serve("Q4_K_M")
     code, found = cli(good, str(smollm2), "--endpoint", url, "--model", name, "--host", url)
-    print(found["verifications"][0]["agreements"])
     assert code == 0, found["findings"]
     source, other = found["verifications"][0]["agreements"]
     assert source["cases"] >= 6

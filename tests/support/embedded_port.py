@@ -17,6 +17,10 @@ class EngineOnPort(EmbeddedEngine):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
+    def __enter__(self) -> EngineOnPort:
+        super().__enter__()
+        return self
+
     def _parameters(self, xllamacpp: Any) -> Any:
         parameters = super()._parameters(xllamacpp)
         parameters.hostnames = ["127.0.0.1"]
