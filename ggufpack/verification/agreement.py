@@ -2,8 +2,9 @@
 
 Greedy answers of two engines, or of two quantisations of one model, part sooner or later: where the two most
 probable tokens lie closer than rounding moves them, either may win, and everything behind is another text.
-So a token is demanded only where the gap between the two best is larger than ``MARGIN`` in one of the models,
-and answers are compared up to the first place where they part.
+So a token is demanded only where the gap between the two best is larger than ``MARGIN`` in one of the models.
+Two answers are compared up to the first place where they part; what a model would have written behind the
+other's words, at every place.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 
 from ggufpack.engine.openai_answers import OpenAIAnswer, TokenLogprob
 
-# a probability moved by d each way turns gaps up to 2 d: see LIMIT in logprobs.py, 0.17 to 0.26 between Q8_0
-# and Q4_K_M of SmolLM2-135M, which rounds worse than anything larger
-MARGIN = 0.5
+# SmolLM2-135M, which rounds worse than anything larger, Q8_0 against Q4_K_M in Ollama 0.33: answers part at
+# gaps up to 0.17. Without its default system message they part at one of 0.46.
+MARGIN = 0.4
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Parting:
     """The common part of two answers.
 
     Attributes:
-        places: tokens compared, the one where they part included.
+        places: tokens compared, those where they part included.
         agreed: those that are the same.
         demanded: those where rounding is no excuse.
         largest: largest difference of the probability of a common token; ``None`` when none was known.
@@ -65,28 +66,35 @@ def choices(answer: OpenAIAnswer) -> tuple[Choice, ...]:
     return (*found, Choice(None))
 
 
-def compare(one: Sequence[Choice], other: Sequence[Choice], margin: float = MARGIN) -> Parting:
-    """Two answers to one prompt, up to where they part or the shorter was cut off."""
+def compare(one: Sequence[Choice], other: Sequence[Choice], *, one_path: bool = False) -> Parting:
+    """Two answers to one prompt, up to where they part or the shorter was cut off.
+
+    Args:
+        one: choices of a model.
+        other: of the other one.
+        one_path: the other chose behind the first's words at every place, so that all can be compared.
+    """
     places = agreed = demanded = 0
     largest: float | None = None
+    detail: str | None = None
     before: list[bytes] = []
     for left, right in zip(one, other, strict=False):
         if _is_broken(left.token) or _is_broken(right.token):
             break
         places += 1
-        sure = max(left.gap or 0.0, right.gap or 0.0) > margin
+        sure = max(left.gap or 0.0, right.gap or 0.0) > MARGIN
         demanded += sure
-        if left.token != right.token:
+        if left.token == right.token:
+            agreed += 1
+            if left.probability is not None and right.probability is not None:
+                largest = max(largest or 0.0, abs(left.probability - right.probability))
+        elif sure and detail is None:
             text = b"".join(before)[-60:].decode("utf-8", "replace")
-            detail = (
-                f"behind {text!r} one chooses {_shown(left)}, the other {_shown(right)}" if sure else None
-            )
-            return Parting(places, agreed, demanded, largest, detail)
-        agreed += 1
+            detail = f"behind {text!r} it chooses {_shown(left)}, the other {_shown(right)}"
+        if left.token != right.token and not one_path:
+            break
         before.append(left.token or b"")
-        if left.probability is not None and right.probability is not None:
-            largest = max(largest or 0.0, abs(left.probability - right.probability))
-    return Parting(places, agreed, demanded, largest, None)
+    return Parting(places, agreed, demanded, largest, detail)
 
 
 def _is_broken(token: bytes | None) -> bool:

@@ -77,7 +77,7 @@ def agree_with_source(
             return None
         found = check.choices(whole, len(before))
         left, right = _lay(given, ids, found, end_tokens, text_of)
-        return compare(left, right)
+        return compare(left, right, one_path=True)
 
     return _agreement("the trained model", part, on_event)
 

@@ -12,14 +12,20 @@ import openai
 import pytest
 from click.testing import CliRunner
 
+import ggufpack
+from ggufpack.chat_template.heldout import TOOLS
 from ggufpack.cli.main import main
+from ggufpack.engine.openai_answers import Call
 from ggufpack.engine.openai_endpoint import OpenAIEndpoint
 from ggufpack.engine.openai_requests import chat_request, stream_request
 from ggufpack.registry.server import OllamaServer
 from ggufpack.verification.conversations import CONVERSATIONS, SMOKE_MESSAGES
+from ggufpack.verification.parsed import WEATHER
+from tests.support.chain import chain_checkpoint
 from tests.support.embedded_port import EngineOnPort
 from tests.support.go_chatml import go_chatml
 from tests.support.ollama_server import RunningOllama
+from tests.support.sabotage import SABOTAGES
 
 pytestmark = [pytest.mark.server, pytest.mark.network]
 
@@ -135,7 +141,7 @@ def test_a_sound_model_passes(served: tuple[str, str, str], smollm2: Path) -> No
     assert agreement["against"] == "the trained model"
     assert agreement["cases"] >= 6
     assert agreement["demanded"] > 20
-    assert agreement["agreed"] > agreement["demanded"]
+    assert agreement["places"] >= agreement["agreed"] > agreement["demanded"]
     ends = {(check["stop"], check["kind"]): check["ended"] for check in done["stops"]}
     if kind == "ollama":
         assert len(done["prompts"]) == len(CONVERSATIONS)
@@ -174,18 +180,26 @@ def test_a_wrong_template_is_found_by_lengths_alone(
 
 
 def test_another_model_is_found_by_its_answers(
-    serve: Callable[..., str], ollama_server: RunningOllama, smollm2: Path, good: str
+    ollama_server: RunningOllama,
+    smollm2: Path,
+    good: str,
+    oracle_gguf: Callable[[Path, str], Path],
+    tmp_path: Path,
 ) -> None:
-    # the same weights, and another question in front of each prompt: prompts differ, and so do answers
-    name = serve(template=go_chatml("Always answer in French, and with one word only."))
-    url = ollama_server.host
-    code, found = cli(
-        good, str(smollm2), "--endpoint", url, "--model", name, "--host", url, "--level", "smoke"
-    )
+    # prompts are as trained, two norms of a layer are not
+    broken = tmp_path / "broken.gguf"
+    SABOTAGES["norms swapped"](oracle_gguf(smollm2, "Q8_0"), broken)
+    with EngineOnPort(broken) as engine:
+        words = ("--endpoint", engine.url, "--model", "x", "--host", ollama_server.host)
+        code, found = cli(good, str(smollm2), *words)
     assert code == 7
-    (agreement,) = found["verifications"][0]["agreements"]
-    assert good in agreement["against"]
-    assert "GP642" in ids(found, "error"), agreement
+    (done,) = found["verifications"]
+    assert all(case["equal"] for case in done["prompts"])
+    source, other = done["agreements"]
+    assert source["against"] == "the trained model"
+    assert other["against"].startswith(f"{good} on Ollama at ")
+    assert "conversation '" in source["detail"]
+    assert "GP642" in ids(found, "error")
 
 
 def test_two_quantisations_agree_where_rounding_is_no_excuse(
@@ -198,4 +212,66 @@ def test_two_quantisations_agree_where_rounding_is_no_excuse(
     source, other = found["verifications"][0]["agreements"]
     assert source["cases"] >= 6
     assert other["cases"] == 8
-    assert other["demanded"] > 20
+    assert other["demanded"] > 0
+
+
+# --- thinking and tool calls ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chain(
+    ollama_server: RunningOllama, llama_cpp_source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A registered model that always thinks, calls a tool and stops."""
+    output = tmp_path_factory.mktemp("package")
+    done = ggufpack.build(
+        chain_checkpoint(),
+        name="endpoint-chain",
+        quantization="F16",
+        output=output,
+        host=ollama_server.host,
+        verify="none",
+    )
+    yield "endpoint-chain:f16"
+    server = OllamaServer(ollama_server.host)
+    for name in done.registered:
+        server.delete(name)
+    server.close()
+
+
+def test_thinking_and_calls_come_in_their_fields_and_stream(chain: str, ollama_server: RunningOllama) -> None:
+    words = (str(chain_checkpoint()), "--endpoint", ollama_server.host, "--model", chain, "--level", "smoke")
+    _, found = cli(*words)
+    (done,) = found["verifications"]
+    assert {check["field"]: check["parsed"] for check in done["parsed"]} == {
+        "thinking": True,
+        "tool_calls": True,
+    }
+    assert {check["case"]: check["equal"] for check in done["streams"]} == {
+        "one answer": True,
+        "a tool call": True,
+    }
+    client = openai.OpenAI(base_url=f"{ollama_server.host}/v1", api_key="none")
+    theirs = client.chat.completions.create(model=chain, messages=[WEATHER], tools=list(TOOLS[:1]))  # type: ignore[list-item]
+    with OpenAIEndpoint(ollama_server.host, chain) as endpoint:
+        ours = endpoint.chat([WEATHER], max_tokens=64, tools=TOOLS[:1])
+    (call,) = theirs.choices[0].message.tool_calls or ()
+    assert call.type == "function"
+    assert ours.calls == (Call(call.function.name, call.function.arguments),)
+    assert (ours.finish_reason, theirs.choices[0].finish_reason) == ("tool_calls", "tool_calls")
+
+
+def test_a_template_without_calls_is_found(chain: str, ollama_server: RunningOllama) -> None:
+    # the server reads the tags out of the TEMPLATE: one that names none leaves the call in the text
+    client = ollama.Client(ollama_server.host)
+    client.create(model="endpoint-mute", from_=chain, template=go_chatml(None))
+    try:
+        words = ("--endpoint", ollama_server.host, "--model", "endpoint-mute", "--level", "smoke")
+        code, found = cli(str(chain_checkpoint()), *words)
+    finally:
+        client.delete("endpoint-mute")
+    assert code == 7
+    assert {check["field"]: check["parsed"] for check in found["verifications"][0]["parsed"]} != {
+        "thinking": True,
+        "tool_calls": True,
+    }
