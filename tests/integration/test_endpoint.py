@@ -219,24 +219,33 @@ def test_two_quantisations_agree_where_rounding_is_no_excuse(
 
 
 @pytest.fixture(scope="module")
-def chain(
+def built_chain(
     ollama_server: RunningOllama, llama_cpp_source: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+) -> Iterator[ggufpack.BuildResult]:
     """A registered model that always thinks, calls a tool and stops."""
-    output = tmp_path_factory.mktemp("package")
     done = ggufpack.build(
         chain_checkpoint(),
         name="endpoint-chain",
         quantization="F16",
-        output=output,
+        output=tmp_path_factory.mktemp("package"),
         host=ollama_server.host,
         verify="none",
     )
-    yield "endpoint-chain:f16"
+    yield done
     server = OllamaServer(ollama_server.host)
     for name in done.registered:
         server.delete(name)
     server.close()
+
+
+@pytest.fixture
+def chain(built_chain: ggufpack.BuildResult) -> str:
+    return "endpoint-chain:f16"
+
+
+@pytest.fixture
+def chain_gguf(built_chain: ggufpack.BuildResult) -> Path:
+    return built_chain.package.files[0].path
 
 
 def test_thinking_and_calls_come_in_their_fields_and_stream(chain: str, ollama_server: RunningOllama) -> None:
@@ -265,17 +274,13 @@ def test_thinking_and_calls_come_in_their_fields_and_stream(chain: str, ollama_s
     assert (ours.finish_reason, theirs.choices[0].finish_reason) == ("tool_calls", "tool_calls")
 
 
-def test_a_template_without_calls_is_found(chain: str, ollama_server: RunningOllama) -> None:
-    # the server reads the tags out of the TEMPLATE: one that names none leaves the call in the text
-    client = ollama.Client(ollama_server.host)
-    client.create(model="endpoint-mute", from_=chain, template=go_chatml(None))
-    try:
-        words = ("--endpoint", ollama_server.host, "--model", "endpoint-mute", "--level", "smoke")
-        code, found = cli(str(chain_checkpoint()), *words)
-    finally:
-        client.delete("endpoint-mute")
-    assert code == 7
-    assert {check["field"]: check["parsed"] for check in found["verifications"][0]["parsed"]} != {
-        "thinking": True,
-        "tool_calls": True,
-    }
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_thinking_that_a_server_leaves_in_the_text_is_found(
+    reasoning: bool, chain: str, chain_gguf: Path
+) -> None:
+    with EngineOnPort(chain_gguf, reasoning=reasoning) as engine:
+        words = ("--endpoint", engine.url, "--model", chain, "--level", "smoke")
+        _, found = cli(str(chain_checkpoint()), *words)
+    parsed = {check["field"]: check["parsed"] for check in found["verifications"][0]["parsed"]}
+    assert parsed == {"thinking": reasoning, "tool_calls": True}
+    assert ("GP617" in ids(found, "error")) is not reasoning

@@ -10,10 +10,14 @@ from tests.support.ollama_server import free_port
 
 
 class EngineOnPort(EmbeddedEngine):
-    """``url`` is the ``base_url`` of its OpenAI API."""
+    """``url`` is the ``base_url`` of its OpenAI API.
 
-    def __init__(self, model: Path, chat_template: str | None = None, *, n_ctx: int = 4096) -> None:
-        super().__init__(model, chat_template, n_ctx=n_ctx)
+    ``reasoning``: whether it is told apart from the answer, as llama-server does by default.
+    """
+
+    def __init__(self, model: Path, chat_template: str | None = None, *, reasoning: bool = True) -> None:
+        super().__init__(model, chat_template)
+        self.reasoning = reasoning
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
@@ -25,6 +29,6 @@ class EngineOnPort(EmbeddedEngine):
         parameters = super()._parameters(xllamacpp)
         parameters.hostnames = ["127.0.0.1"]
         parameters.port = self.port
-        # as llama-server does by default: reasoning in a field of its own
-        parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_AUTO
+        if self.reasoning:
+            parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_AUTO
         return parameters
