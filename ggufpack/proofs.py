@@ -277,7 +277,7 @@ class Agreement:
 
     Attributes:
         against: what it was compared with.
-        cases: conversations compared.
+        cases: conversations compared; none is not passed, it was asked for.
         places: tokens compared, up to where two answers part.
         agreed: those that are the same.
         demanded: those where the more certain model leads by more than ``margin``, so that rounding is no
@@ -299,8 +299,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class EndpointVerification(Verification):
-    """What was proven about a model behind an OpenAI-compatible server."""
+    """What was proven about a model behind an OpenAI-compatible server.
 
+    ``prompts_by``: what of the prompts the server shows, and was compared.
+    """
+
+    prompts_by: Literal["text", "ids", "length", "nothing"] = "nothing"
     streams: tuple[StreamCheck, ...] = ()
     agreements: tuple[Agreement, ...] = ()
 
@@ -310,5 +314,5 @@ class EndpointVerification(Verification):
         return (
             super().passed
             and all(check.equal is not False for check in self.streams)
-            and all(one.detail is None for one in self.agreements)
+            and all(one.cases > 0 and one.detail is None for one in self.agreements)
         )

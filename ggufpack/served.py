@@ -107,9 +107,7 @@ def verify_endpoint(
                 also = agree_with_endpoint(server, other, prompt, log.on_event)
                 done = replace(done, agreements=(*done.agreements, also))
             log.keep(endpoint_findings(done))
-    # answers of which none could be compared prove nothing
-    compared = all(one.demanded for one in done.agreements)
-    return VerifyResult((done,), tuple(log.findings), done.passed and compared)
+    return VerifyResult((done,), tuple(log.findings), done.passed)
 
 
 def _verify(
@@ -128,16 +126,24 @@ def _verify(
             path=checkpoint.folder,
         )
     name = server.name
-    prompts = check_prompts(
+    prompts, by = check_prompts(
         server, with_system(prompt, system), token_encoder(tokenizer), prompt, log.on_event
     )
     if level == "prompts":
-        return EndpointVerification(server.model, name, "prompts", prompts)
+        return EndpointVerification(server.model, name, "prompts", prompts, prompts_by=by)
     smoke, stream = check_answer(server, prompt)
     modelfile, findings = assemble(checkpoint, prompt, server.model, system=system, overrides={})
     log.keep(findings)
     stops = check_stops(server, stop_strings(modelfile), end_tokens(checkpoint, prompt))
     parsed, streams = check_parsed(server, prompt)
     return EndpointVerification(
-        server.model, name, "smoke", prompts, smoke, stops=stops, parsed=parsed, streams=(stream, *streams)
+        server.model,
+        name,
+        "smoke",
+        prompts,
+        smoke,
+        stops=stops,
+        parsed=parsed,
+        streams=(stream, *streams),
+        prompts_by=by,
     )

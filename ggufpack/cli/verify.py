@@ -94,19 +94,20 @@ def verify(
 def _run(words: tuple[str, ...], **values: Any) -> VerifyResult:
     """``recheck.verify``, or with an endpoint ``served.verify_endpoint``."""
     from ggufpack import recheck, served
+    from ggufpack.errors import UsageError
 
     *model, checkpoint = words
     of_endpoint = {name: values.pop(name) for name in ("endpoint", "served", "key_variable", "system")}
     if of_endpoint["endpoint"] is None:
         if unused := next((name for name, value in of_endpoint.items() if value is not None), None):
-            raise click.UsageError(f"{_OPTION[unused]} needs --endpoint.")
+            raise UsageError(f"{_OPTION[unused]} needs --endpoint.")
         if len(model) != 1:
-            raise click.UsageError("Give MODEL and CHECKPOINT, or CHECKPOINT with --endpoint and --model.")
+            raise UsageError("Give MODEL and CHECKPOINT, or CHECKPOINT with --endpoint and --model.")
         return recheck.verify(model[0], checkpoint, **values)
     if of_endpoint["served"] is None or len(model) > 1:
-        raise click.UsageError("--endpoint needs --model NAME, and CHECKPOINT.")
+        raise UsageError("--endpoint needs --model NAME, and CHECKPOINT.")
     for name in ("gguf", "calibration"):
         if values.pop(name) is not None:
-            raise click.UsageError(f"--{name} is of no use with --endpoint.")
+            raise UsageError(f"--{name} is of no use with --endpoint.")
     given = {name: value for name, value in of_endpoint.items() if value is not None}
     return served.verify_endpoint(checkpoint, against=model[0] if model else None, **given, **values)

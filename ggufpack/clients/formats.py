@@ -75,6 +75,7 @@ def continue_dev(model: ServedModel) -> ClientConfig:
 
     Source: Continue, "config.yaml Reference" (models; capabilities are ``tool_use`` and ``image_input``) and
     its schema (packages/config-yaml/src/schemas/models.ts); "Ollama" (provider, ``apiBase`` without ``/v1``).
+    ``reasoning`` becomes Ollama's ``think`` (core/llm/llms/Ollama.ts).
     """
     entry: dict[str, Any] = {
         "name": model.name,
@@ -132,7 +133,7 @@ def open_webui(model: ServedModel) -> ClientConfig:
     """Environment of Open WebUI's server.
 
     Source: Open WebUI, "Environment Variable Configuration" (``ENABLE_OLLAMA_API``, ``OLLAMA_BASE_URL``,
-    ``DEFAULT_MODELS``; all three are stored at the first start and then read from the database).
+    ``DEFAULT_MODELS``). Most are a ``PersistentConfig``: stored at the first start, then read from there.
     """
     lines = ["ENABLE_OLLAMA_API=true", f"OLLAMA_BASE_URL={model.host}"]
     if not model.embedding:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ggufpack.chat_template.heldout import TOOLS
 from ggufpack.chat_template.prompt import Prompt
@@ -26,6 +26,7 @@ from ggufpack.verification.parsed import SUM, WEATHER, find_tags, judge_calls, j
 from ggufpack.verification.prompts import ExpectedPrompt, describe_difference, without_bos
 
 Tokenize = Callable[[str], Sequence[int]]
+PromptsBy = Literal["text", "ids", "length", "nothing"]
 
 ANSWER_TOKENS = 128
 COMPARED_TOKENS = 32  # of each conversation: answers part before long
@@ -40,7 +41,7 @@ def check_prompts(
     tokenize: Tokenize,
     prompt: Prompt,
     on_event: EventHandler,
-) -> tuple[PromptCase, ...]:
+) -> tuple[tuple[PromptCase, ...], PromptsBy]:
     """Compare prompts: their text (Ollama), their token ids (vLLM), or else their number of tokens.
 
     Args:
@@ -50,10 +51,16 @@ def check_prompts(
         prompt: of the checkpoint.
         on_event: told after each conversation.
 
+    Returns:
+        the conversations, and what of them was compared.
+
     Raises:
         RegistryError: the server cannot be reached. That it refuses one conversation is a case.
     """
-    shows = endpoint.show_prompt(PLAIN[0].messages, think=prompt.plan.think) is not None
+    by = _shown_by(endpoint, prompt)
+    if by == "nothing":
+        return (), by
+    shows = by != "length"
     conversations = CONVERSATIONS if shows else _COUNTED
     cases = []
     for done, conversation in enumerate(conversations, start=1):
@@ -66,7 +73,16 @@ def check_prompts(
         on_event(
             Progress(Stage.VERIFICATION, done, len(conversations), "conversations", item=conversation.name)
         )
-    return tuple(cases)
+    return tuple(cases), by
+
+
+def _shown_by(endpoint: OpenAIEndpoint, prompt: Prompt) -> PromptsBy:
+    messages, think = PLAIN[0].messages, prompt.plan.think
+    shown = endpoint.show_prompt(messages, think=think)
+    if shown is not None:
+        return "ids" if shown.prompt_text is None else "text"
+    counted = endpoint.chat(messages, max_tokens=1, think=think).prompt_tokens
+    return "nothing" if counted is None else "length"
 
 
 def _compare(
@@ -114,8 +130,7 @@ def _compare_lengths(
     counted = endpoint.chat(conversation.messages, max_tokens=1, think=think).prompt_tokens
     if counted is None:
         detail = "tokens were not counted: the server does not say how many"
-        # without a text nothing is known about this prompt
-        return replace(case, equal=case.actual is not None, expected_tokens=wanted, detail=detail)
+        return replace(case, expected_tokens=wanted, detail=detail)
     differs = None if counted == wanted else f"the server counts {counted} tokens, the tokenizer {wanted}"
     return replace(
         case,

@@ -10,19 +10,16 @@ from ggufpack.verification import findings as ids
 def endpoint_findings(done: EndpointVerification) -> tuple[Finding, ...]:
     """All findings of one served model."""
     found = list(ids.findings_of(done))
-    if (
-        done.prompts
-        and all(case.actual is None for case in done.prompts)
-        and any(case.actual_tokens is not None for case in done.prompts)
-    ):
-        found.append(
-            Finding(
-                ids.ONLY_LENGTHS_COMPARED,
-                Severity.UNCHECKED,
-                f"{done.model}: {done.engine} does not show its prompts as text;"
-                f" their tokens were compared in {len(done.prompts)} conversations",
-            )
+    if done.prompts_by == "length":
+        message = (
+            f"{done.model}: {done.engine} does not show its prompts;"
+            f" only their lengths were compared, in {len(done.prompts)} conversations"
         )
+        found.append(Finding(ids.ONLY_LENGTHS_COMPARED, Severity.UNCHECKED, message))
+    elif done.prompts_by == "nothing":
+        message = f"{done.model}: no prompt was compared; {done.engine} shows none, and no number of tokens"
+        found = [one for one in found if one.id != ids.NO_PROMPT_CHECKED]
+        found.append(Finding(ids.NO_PROMPT_CHECKED, Severity.UNCHECKED, message))
     for check in done.streams:
         if check.equal is None:
             message = f"{done.model}: whether {check.case} streams as it is was not seen; {check.detail}"
@@ -47,7 +44,17 @@ def endpoint_findings(done: EndpointVerification) -> tuple[Finding, ...]:
                     " another prompt, is served.",
                 )
             )
+        elif not one.cases:
+            found.append(
+                Finding(
+                    ids.ANSWERS_NOT_COMPARED,
+                    Severity.ERROR,
+                    f"{done.model}: no answer could be compared with {one.against}",
+                    action="Two servers must both give log probabilities; the trained model needs answers"
+                    " without thinking. Or use --level smoke.",
+                )
+            )
         elif not one.demanded:
-            message = f"{done.model}: no answer could be compared with {one.against}"
+            message = f"{done.model}: no answer is sure enough to be compared with {one.against}"
             found.append(Finding(ids.ANSWERS_NOT_COMPARED, Severity.UNCHECKED, message))
     return tuple(found)

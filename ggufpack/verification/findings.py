@@ -158,7 +158,10 @@ def failure(verifications: Sequence[Verification], findings: Sequence[Finding]) 
             f"{wrong.model}: {len(cases)} of {len(wrong.prompts)} prompts are not as trained"
             f" ({wrong.engine}); conversation {cases[0].name!r}, {cases[0].detail}."
         )
-    first = next(one for one in findings if one.id.startswith("GP6") and one.severity is Severity.ERROR)
+    errors = (one for one in findings if one.id.startswith("GP6") and one.severity is Severity.ERROR)
+    first = next(errors, None)
+    if first is None:
+        return f"{verifications[0].model}: nothing could be verified."
     return f"{first.message.rstrip('.')}."
 
 
