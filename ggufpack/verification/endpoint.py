@@ -15,7 +15,7 @@ from ggufpack.engine.openai_answers import OpenAIAnswer
 from ggufpack.engine.openai_endpoint import EndpointRefusedError, OpenAIEndpoint
 from ggufpack.engine.openai_requests import MOST_LOGPROBS, forced_text, forced_token
 from ggufpack.engine.protocol import Message
-from ggufpack.errors import GgufpackError
+from ggufpack.errors import ServerResponseError
 from ggufpack.proofs import ParsedCheck, PromptCase, SmokeResult, StopCheck, StreamCheck
 from ggufpack.registry.server import ChatAnswer
 from ggufpack.spec import EventHandler, Progress, Stage
@@ -68,7 +68,7 @@ def check_prompts(
         if text is not None:
             try:
                 cases.append(_compare(endpoint, conversation, text, tokenize, prompt, shows))
-            except GgufpackError as error:
+            except ServerResponseError as error:
                 cases.append(PromptCase(conversation.name, False, text, None, detail=str(error)))
         on_event(
             Progress(Stage.VERIFICATION, done, len(conversations), "conversations", item=conversation.name)

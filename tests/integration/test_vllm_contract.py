@@ -19,6 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from ggufpack.cli.main import main
+from ggufpack.verification.conversations import CONVERSATIONS
 from tests.unit.engine import vllm_contract as vllm
 
 pytestmark = pytest.mark.network
@@ -107,7 +108,7 @@ def test_prompts_are_compared_by_token_ids(smollm2: Path, jinja: str) -> None:
     assert code == 0, found["findings"]
     (done,) = found["verifications"]
     assert done["engine"].startswith("vLLM at ")
-    assert (done["prompts_by"], len(done["prompts"])) == ("ids", 31)
+    assert (done["prompts_by"], len(done["prompts"])) == ("ids", len(CONVERSATIONS))
     assert done["stops"] == [{"stop": "<|im_end|>", "kind": "token", "ended": True, "detail": None}]
     assert [check["equal"] for check in done["streams"]] == [True]
 
