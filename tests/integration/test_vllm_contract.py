@@ -113,6 +113,16 @@ def test_prompts_are_compared_by_token_ids(smollm2: Path, jinja: str) -> None:
     assert [check["equal"] for check in done["streams"]] == [True]
 
 
+def test_people_get_one_line(smollm2: Path, jinja: str) -> None:
+    with vllm_stand_in(smollm2, jinja) as url:
+        words = ["verify", str(smollm2), "--endpoint", url, "--model", vllm.MODEL, "--level", "smoke"]
+        done = CliRunner().invoke(main, [*words, "--quiet"], catch_exceptions=False)
+    assert done.exit_code == 0
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"passed: {vllm.MODEL} on vLLM at {url}: 31 of 31 prompts equal")
+    assert line.endswith("1 of 1 stops end it; 1 of 1 answers stream as they are")
+
+
 def test_one_wrong_word_of_the_same_length_is_found(smollm2: Path, jinja: str) -> None:
     with vllm_stand_in(smollm2, jinja.replace("helpful AI", "useless AI")) as url:
         code, found = verify(smollm2, url, "prompts")
