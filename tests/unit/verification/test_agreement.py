@@ -9,7 +9,7 @@ import pytest
 from ggufpack.engine.openai_answers import OpenAIAnswer, TokenLogprob
 from ggufpack.verification.agreement import MARGIN, Choice, choices, compare
 
-SURE, UNSURE = MARGIN + 0.1, MARGIN - 0.1
+SURE, UNSURE = MARGIN + 0.05, MARGIN - 0.05
 HI = Choice(b"Hi", 0.9, SURE)
 
 
