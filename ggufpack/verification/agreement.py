@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ggufpack.engine.openai_answers import OpenAIAnswer, TokenLogprob
 
-# twice what rounding moves one probability: 0.405 at most between Q8_0 and Q4_K_M of SmolLM2-135M, which rounds
+# twice what rounding moves one probability: 0.405 at most from Q8_0 to Q4_K_M of SmolLM2-135M, which rounds
 # worse than anything larger (Ollama 0.33, 43 places). At 0.4 its Q4_K_M was accused, wrongly.
 MARGIN = 0.8
 
