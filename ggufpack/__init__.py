@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ggufpack.proofs import Verification as Verification
     from ggufpack.recheck import VerifyResult as VerifyResult
     from ggufpack.recheck import verify as verify
+    from ggufpack.served import verify_endpoint as verify_endpoint
     from ggufpack.spec import BuildResult as BuildResult
     from ggufpack.spec import BuildSpec as BuildSpec
     from ggufpack.spec import Finding as Finding
@@ -36,6 +37,7 @@ _HOMES = {
     "open_worker": "ggufpack.pipeline",
     "plan": "ggufpack.pipeline",
     "verify": "ggufpack.recheck",
+    "verify_endpoint": "ggufpack.served",
     "VerifyResult": "ggufpack.recheck",
     "Verification": "ggufpack.proofs",
     "BuildResult": "ggufpack.spec",

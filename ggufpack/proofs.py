@@ -19,8 +19,9 @@ EMBEDDED = "embedding"  # done_reason of a smoke test that made a vector
 class PromptCase:
     """One conversation: what the checkpoint's template gives against what the engine gives.
 
-    ``actual`` is ``None`` when the engine refused; ``expected_tokens`` and ``actual_tokens`` are
-    prompt lengths in tokens, ``None`` where they were not compared.
+    ``actual`` is ``None`` when the engine refused, and where it shows no prompt but its length; then
+    ``actual_tokens`` is given. ``expected_tokens`` and ``actual_tokens`` are prompt lengths in tokens,
+    ``None`` where they were not compared.
     """
 
     name: str
@@ -336,4 +337,60 @@ class Verification:
             and (self.fidelity is None or self.fidelity.verdict == "sound")
             and (self.embedding is None or self.embedding.verdict == "sound")
             and (self.logprobs is None or self.logprobs.equal)
+        )
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """Whether a streamed answer is the whole one. ``equal`` is ``None`` when that could not be told."""
+
+    case: str
+    equal: bool | None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Greedy answers of a served model against another model's, token by token.
+
+    Attributes:
+        against: what it was compared with.
+        cases: conversations compared; none is not passed, it was asked for.
+        places: tokens compared, up to where two answers part.
+        agreed: those that are the same.
+        demanded: those where the more certain model leads by more than ``margin``, so that rounding is no
+            excuse for another token.
+        margin: difference of the two best probabilities, 0 to 1.
+        largest: largest difference of a common token's probability; ``None`` where nobody gives any.
+        detail: the first conversation in which a demanded token is another one.
+    """
+
+    against: str
+    cases: int
+    places: int
+    agreed: int
+    demanded: int
+    margin: float
+    largest: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class EndpointVerification(Verification):
+    """What was proven about a model behind an OpenAI-compatible server.
+
+    ``prompts_by``: what of the prompts the server shows, and was compared.
+    """
+
+    prompts_by: Literal["text", "ids", "length", "nothing"] = "nothing"
+    streams: tuple[StreamCheck, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was checked is as trained."""
+        return (
+            super().passed
+            and all(check.equal is not False for check in self.streams)
+            and all(one.cases > 0 and one.detail is None for one in self.agreements)
         )

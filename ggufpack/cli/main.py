@@ -8,6 +8,7 @@ from ggufpack import __version__
 from ggufpack.cli.batch import batch
 from ggufpack.cli.build import build
 from ggufpack.cli.cache import cache
+from ggufpack.cli.clients import clients
 from ggufpack.cli.common import ReportingGroup
 from ggufpack.cli.demo import demo
 from ggufpack.cli.doctor import doctor
@@ -36,6 +37,6 @@ def main() -> None:
 
 for command in (
     *(build, batch, plan, template, verify, push, pull, publish, track),
-    *(report, doctor, demo, store, cache, vendor),
+    *(report, doctor, clients, demo, store, cache, vendor),
 ):
     main.add_command(command)

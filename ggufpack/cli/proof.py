@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ggufpack.proofs import EndpointVerification
+
 if TYPE_CHECKING:
     from ggufpack.proofs import EmbeddingFidelity, Fidelity, Verification
 
@@ -37,7 +39,22 @@ def proof(verification: Verification) -> str:
         parts.append(_vectors(verification.embedding))
     if verification.logprobs is not None:
         parts.append("the server runs this file" if verification.logprobs.equal else "the server differs")
+    if isinstance(verification, EndpointVerification):
+        parts += _of_endpoint(verification)
     return f"{verification.model} on {verification.engine}: {'; '.join(parts)}"
+
+
+def _of_endpoint(verification: EndpointVerification) -> list[str]:
+    found = []
+    if verification.streams:
+        equal = sum(check.equal is True for check in verification.streams)
+        found.append(f"{equal} of {len(verification.streams)} answers stream as they are")
+    for one in verification.agreements:
+        found.append(
+            f"{one.agreed} of {one.places} tokens are those of {one.against}"
+            f" ({one.demanded} where rounding is no excuse)"
+        )
+    return found
 
 
 def _figures(fidelity: Fidelity) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,10 +12,23 @@ from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, rep
 from ggufpack.cli.options import ADAPTER_OPTIONS, FIDELITY_OPTIONS, with_options
 from ggufpack.cli.proof import proof
 
+if TYPE_CHECKING:
+    from ggufpack.recheck import VerifyResult
+
+_OPTION = {"served": "--model", "key_variable": "--api-key-env", "system": "--system"}
+
 
 @click.command(cls=ReportingCommand)
-@click.argument("model")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, required=True, metavar="[MODEL] CHECKPOINT")
+@click.option("--endpoint", metavar="URL", help="Server with OpenAI's API: http://127.0.0.1:8000/v1.")
+@click.option("--model", "served", metavar="NAME", help="The model that --endpoint serves.")
+@click.option(
+    "--api-key-env",
+    "key_variable",
+    metavar="VARIABLE",
+    help="Environment variable with the API key of --endpoint.  [default: OPENAI_API_KEY]",
+)
+@click.option("--system", metavar="TEXT", help="SYSTEM text that the model of --endpoint was given.")
 @click.option(
     "--level",
     type=click.Choice(["prompts", "smoke", "fidelity"]),
@@ -41,18 +54,26 @@ from ggufpack.cli.proof import proof
 @json_option
 @quiet_option
 def verify(
-    as_json: bool, quiet: bool, allow: tuple[str, ...], adapters: tuple[str, ...], **values: Any
+    as_json: bool,
+    quiet: bool,
+    words: tuple[str, ...],
+    allow: tuple[str, ...],
+    adapters: tuple[str, ...],
+    **values: Any,
 ) -> None:
     """Prove that MODEL is what was trained: CHECKPOINT. Changes nothing.
 
     MODEL is a GGUF file, a package folder, or the name of a model on the Ollama server.
+
+    With --endpoint and --model it is what a server with OpenAI's API serves: vLLM, Ollama, llama.cpp. A MODEL
+    beside it, a name on the Ollama server, answers the same questions.
     """
     from ggufpack.checkpoint.adapter_sources import parse_adapter
     from ggufpack.cli.progress import progress_view
-    from ggufpack.recheck import verify as run
 
     with progress_view(quiet=quiet) as view:
-        result = run(
+        result = _run(
+            words,
             allow=tuple(word.upper() for word in allow),
             adapters=tuple(map(parse_adapter, adapters)),
             on_event=view,
@@ -68,3 +89,25 @@ def verify(
             click.echo(f"{'passed' if verification.passed else 'failed'}: {proof(verification)}")
     if error is not None:
         raise click.exceptions.Exit(error.exit_code)
+
+
+def _run(words: tuple[str, ...], **values: Any) -> VerifyResult:
+    """``recheck.verify``, or with an endpoint ``served.verify_endpoint``."""
+    from ggufpack import recheck, served
+    from ggufpack.errors import UsageError
+
+    *model, checkpoint = words
+    of_endpoint = {name: values.pop(name) for name in ("endpoint", "served", "key_variable", "system")}
+    if of_endpoint["endpoint"] is None:
+        if unused := next((name for name, value in of_endpoint.items() if value is not None), None):
+            raise UsageError(f"{_OPTION[unused]} needs --endpoint.")
+        if len(model) != 1:
+            raise UsageError("Give MODEL and CHECKPOINT, or CHECKPOINT with --endpoint and --model.")
+        return recheck.verify(model[0], checkpoint, **values)
+    if of_endpoint["served"] is None or len(model) > 1:
+        raise UsageError("--endpoint needs --model NAME, and CHECKPOINT.")
+    for name in ("gguf", "calibration"):
+        if values.pop(name) is not None:
+            raise UsageError(f"--{name} is of no use with --endpoint.")
+    given = {name: value for name, value in of_endpoint.items() if value is not None}
+    return served.verify_endpoint(checkpoint, against=model[0] if model else None, **given, **values)

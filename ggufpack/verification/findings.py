@@ -1,4 +1,4 @@
-"""Findings of verification: GP601 to GP629."""
+"""Findings of verification: GP601 to GP629, and GP640 to GP649 of served models."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ LOGPROBS_NOT_COMPARED = "GP622"
 SMALL_MISTAKES_NOT_SOUGHT = "GP623"
 LONG_TEXT_CUT_ELSEWHERE = "GP627"
 OTHER_TOKENS_OTHER_VECTOR = "GP628"
+# of a served model: endpoint_findings.py
+STREAM_DIFFERS = "GP640"
+STREAM_NOT_COMPARED = "GP641"
+ANSWERS_DIFFER = "GP642"
+ANSWERS_NOT_COMPARED = "GP643"
+ONLY_LENGTHS_COMPARED = "GP644"
 
 
 def findings_of(verification: Verification) -> tuple[Finding, ...]:
@@ -177,7 +183,10 @@ def failure(verifications: Sequence[Verification], findings: Sequence[Finding]) 
             f"{wrong.model}: {len(cases)} of {len(wrong.prompts)} prompts are not as trained"
             f" ({wrong.engine}); conversation {cases[0].name!r}, {cases[0].detail}."
         )
-    first = next(one for one in findings if one.id.startswith("GP6") and one.severity is Severity.ERROR)
+    errors = (one for one in findings if one.id.startswith("GP6") and one.severity is Severity.ERROR)
+    first = next(errors, None)
+    if first is None:
+        return f"{verifications[0].model}: nothing could be verified."
     return f"{first.message.rstrip('.')}."
 
 
@@ -242,7 +251,7 @@ def _some(verification: Verification, found: list[Finding]) -> list[Finding]:
 
 def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
     what = f"{verification.model}, conversation '{case.name}'"
-    if case.actual is None:
+    if case.actual is None and case.actual_tokens is None:
         return _error(PROMPT_REFUSED, f"{what}: {verification.engine} refused it; {case.detail}")
     if case.equal:
         if case.expected_tokens is not None and case.actual_tokens is None:

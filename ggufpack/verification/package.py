@@ -58,13 +58,13 @@ def verify_on_server(
             engine,
             _level(level, prompt),
             model=model,
-            expected=_with_system(prompt, modelfile.system),
+            expected=with_system(prompt, modelfile.system),
             count_tokens=_counter(checkpoint, prompt),
             bos_text=prompt.bos,
             special_texts=prompt.special_texts,
             think=prompt.plan.think,
-            stops=_stops(modelfile),
-            end_tokens=_end_tokens(checkpoint, prompt),
+            stops=stop_strings(modelfile),
+            end_tokens=end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
         if result.smoke is not None:
@@ -94,7 +94,7 @@ def verify_embedded(
 
     if checkpoint.is_encoder:
         return _embedded_encoder(gguf, model, level)
-    stops = _stops(modelfile)
+    stops = stop_strings(modelfile)
     with EmbeddedEngine(gguf, stops=stops) as engine:
         result = verify(
             engine,
@@ -107,7 +107,7 @@ def verify_embedded(
             special_texts=prompt.special_texts,
             think=prompt.plan.think,
             stops=stops,
-            end_tokens=_end_tokens(checkpoint, prompt),
+            end_tokens=end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
         findings = findings_of(result)
@@ -131,7 +131,7 @@ def _embedded_encoder(gguf: Path, model: str, level: VerifyLevel) -> Verified:
     return Verification(model, engine_name(), "smoke", smoke=check_embedding(vector)), ()
 
 
-def _with_system(prompt: Prompt, system: str | None) -> ExpectedPrompt:
+def with_system(prompt: Prompt, system: str | None) -> ExpectedPrompt:
     """What is expected where the Modelfile has a SYSTEM text.
 
     Ollama puts it in front of conversations that do not begin with a system message
@@ -151,11 +151,12 @@ def _level(level: VerifyLevel, prompt: Prompt) -> VerifyLevel:
     return "prompts" if prompt.template is None else level
 
 
-def _stops(modelfile: Modelfile) -> tuple[str, ...]:
+def stop_strings(modelfile: Modelfile) -> tuple[str, ...]:
+    """Its stop parameters."""
     return tuple(value for key, value in modelfile.parameters if key == "stop")
 
 
-def _end_tokens(checkpoint: Checkpoint, prompt: Prompt) -> tuple[tuple[int, str], ...]:
+def end_tokens(checkpoint: Checkpoint, prompt: Prompt) -> tuple[tuple[int, str], ...]:
     """The derived stops that are a special token: a model writes the token, which no text shows."""
     special = {*prompt.special_texts}
     found = ((checkpoint.tokenizer.id(stop), stop) for stop in prompt.stops if stop in special)

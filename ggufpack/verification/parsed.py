@@ -30,8 +30,8 @@ from ggufpack.registry.server import ChatAnswer
 _MAX_TOKENS = 128
 _TAG = r"<[^<>\s]+>|\[[^\[\]\s]+\]"
 _THOUGHT, _ANSWER = "Kthought1K", "Kanswer1K"
-_SUM: Message = {"role": "user", "content": "What is 17 + 25? Think first."}
-_WEATHER: Message = {"role": "user", "content": "What is the weather in Bern now? Use the tool."}
+SUM: Message = {"role": "user", "content": "What is 17 + 25? Think first."}
+WEATHER: Message = {"role": "user", "content": "What is the weather in Bern now? Use the tool."}
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def check_parsed(
     found = []
     if "thinking" in carried and readings.traits.thinking:
         if "thinking" in capabilities:
-            found.append(judge_thinking(engine.ask([_SUM], max_tokens=_MAX_TOKENS, think=True), tags))
+            found.append(judge_thinking(engine.ask([SUM], max_tokens=_MAX_TOKENS, think=True), tags))
         else:
             found.append(_unable("thinking"))
     if "tools" in carried and readings.traits.calls:
         if "tools" in capabilities:
-            answer = engine.ask([_WEATHER], max_tokens=_MAX_TOKENS, think=prompt.plan.think, tools=TOOLS[:1])
+            answer = engine.ask([WEATHER], max_tokens=_MAX_TOKENS, think=prompt.plan.think, tools=TOOLS[:1])
             found.append(judge_calls(answer, tags))
         else:
             found.append(_unable("tool_calls"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from ggufpack.errors import CheckpointFileError
@@ -10,7 +11,13 @@ from ggufpack.verification.prompts import TokenCounter
 
 
 def token_counter(tokenizer_json: Path, *, completion: bool = False) -> TokenCounter:
-    """A function that counts the tokens of a prompt. Special tokens in the text count as one each.
+    """A function that counts the tokens of a prompt: see ``token_encoder``."""
+    encode = token_encoder(tokenizer_json, completion=completion)
+    return lambda text: len(encode(text))
+
+
+def token_encoder(tokenizer_json: Path, *, completion: bool = False) -> Callable[[str], list[int]]:
+    """A function that gives the token ids of a prompt. Special tokens in the text are one each.
 
     Nothing is added to a rendered conversation: a chat template writes its BOS itself, and
     ``apply_chat_template`` tokenizes with ``add_special_tokens=False`` (transformers
@@ -34,7 +41,7 @@ def token_counter(tokenizer_json: Path, *, completion: bool = False) -> TokenCou
     # settings of the training run's batches, not of a prompt
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=completion).ids)
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=completion).ids)
 
 
 def special_texts(tokenizer_json: Path) -> tuple[str, ...]:

@@ -60,6 +60,15 @@ class TokenizedText:
     tokens: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class SourceChoice:
+    """The source's most probable token at a place, and how far its probability leads the second's."""
+
+    token: int
+    probability: float
+    gap: float
+
+
 class FidelityCheck:
     """The source model of one checkpoint, and any number of packages. A context manager.
 
@@ -134,6 +143,15 @@ class FidelityCheck:
         answer = self._source.call({"do": "tokenize", "texts": list(texts), "special": special})
         tokens: list[list[int]] = answer["tokens"]
         return tokens
+
+    def choices(self, text: Sequence[int], start: int) -> list[SourceChoice]:
+        """What the source would write at each place of a text from ``start`` on, one behind its end too.
+
+        Raises:
+            VerificationError: the source cannot be run.
+        """
+        found = self._ask_source({"do": "choices", "text": list(text), "start": start})["best"]
+        return [SourceChoice(token, top, top - second) for token, top, second in found]
 
     def measure(self, gguf: Path, package: PackageModel, engine: str) -> Fidelity:
         """One package against the source.

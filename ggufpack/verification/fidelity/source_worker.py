@@ -151,6 +151,16 @@ class Source:
         """See ``decoded_copy``."""
         return decoded_copy(request, self._gguf)
 
+    def choices(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the source would write at the places of a text from ``start`` on, one behind its end too.
+
+        ``best``: rows of the most probable id, its probability, and the second's.
+        """
+        self._load()
+        values, ids = self._logits(request["text"])[request["start"] - 1 :].float().softmax(-1).topk(2)
+        rows = zip(ids.tolist(), values.tolist(), strict=True)
+        return {"best": [(token, top, second) for (token, _), (top, second) in rows]}
+
     # --- the model --------------------------------------------------------------
 
     def _load(self) -> None:

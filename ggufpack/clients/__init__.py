@@ -1,0 +1,1 @@
+"""Ready configuration of programs that talk to a registered model."""
