@@ -26,6 +26,8 @@ class Job:
         imatrix: importance matrix file, absolute.
         cache: folder of the tensor cache, absolute; ``None`` encodes everything.
         merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
+        layer: the one output is this adapter (``checkpoint.adapter_layer.AdapterLayer``, as JSON data) as a
+            GGUF LoRA, not the model.
     """
 
     checkpoint: Path
@@ -40,6 +42,7 @@ class Job:
     imatrix: Path | None = None
     cache: Path | None = None
     merge: Mapping[str, Any] | None = None
+    layer: Mapping[str, Any] | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""
