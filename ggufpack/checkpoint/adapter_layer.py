@@ -83,7 +83,9 @@ def plan_layer(checkpoint: Checkpoint) -> AdapterLayer:
     scaled = {product.b.name: product.scale * _rank(first, product) for product in products}
     alpha = max(scaled.values(), key=abs)
     if alpha == 0:
-        raise _refused(adaptation, first.config.path, "lora_alpha", "gives a scaling of 0: it changes nothing")
+        raise _refused(
+            adaptation, first.config.path, "lora_alpha", "gives a scaling of 0: it changes nothing"
+        )
     return AdapterLayer(
         folder=first.folder.resolve(),
         alpha=alpha,
@@ -110,7 +112,9 @@ def _refuse_other_parts(adaptation: Adaptation, adapter: Adapter) -> None:
             if not isinstance(change, AddProduct):
                 continue
             if name == HEAD and name in adaptation.merge.copies:
-                what = "trains the head of a model that ties it to its embedding, which a GGUF LoRA cannot hold"
+                what = (
+                    "trains the head of a model that ties it to its embedding, which a GGUF LoRA cannot hold"
+                )
                 raise _refused(adaptation, change.a.file, change.a.name, what)
             if change.transposed:
                 what = "belongs to a Conv1D, whose factors llama.cpp's LoRA converter would swap"

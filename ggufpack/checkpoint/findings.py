@@ -51,6 +51,10 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP125": FindingKind(_INFO, "tied embeddings become separate, as they were in training"),
     "GP126": FindingKind(_INFO, "the base model was taken from the adapter's or the trainer's configuration"),
     "GP127": FindingKind(_INFO, "the trainer's configuration names a chat template"),
+    "GP128": FindingKind(_INFO, "an adapter becomes a layer on a model that is registered"),
+    "GP129": FindingKind(
+        _UNCHECKED, "whether a registered model has the weights of the adapter's base model"
+    ),
     # --- tensors
     "GP201": FindingKind(_INFO, "the floating-point tensors are stored in more than one dtype"),
     "GP202": FindingKind(_INFO, "the tensors are stored in another dtype than config.json names"),

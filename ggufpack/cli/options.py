@@ -44,6 +44,13 @@ ADAPTER_OPTIONS = (
         help="PEFT adapter that is merged into the model while it is converted; may be repeated.",
     ),
 )
+FROM_OPTION = click.option(
+    "--from",
+    "from_model",
+    metavar="NAME",
+    help="A model on the server: CHECKPOINT, an adapter of it, is registered as an ADAPTER layer on that model"
+    " and not merged. Its base folder (--base) is read for the configuration and the tokenizer only.",
+)
 
 
 def _reuse_option(default: bool) -> Callable[[Any], Any]:
@@ -59,6 +66,7 @@ _OPTIONS = (
     click.argument("checkpoint", type=click.Path(path_type=Path)),
     click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
     *ADAPTER_OPTIONS,
+    FROM_OPTION,
     click.option(
         "-q",
         "--quantization",

@@ -52,7 +52,9 @@ def write_adapter(vendor: Path, job: Job, data: Mapping[str, Any]) -> Written:
         adapter = _adapter_folder(layer, Path(scratch))
         base = _base_folder(job, Path(scratch))
         written = Path(scratch) / path.name if job.plan_only else path
-        _run_script(vendor / SCRIPT, layer, ["--base", base, "--outtype", "f32", "--outfile", written, adapter])
+        _run_script(
+            vendor / SCRIPT, layer, ["--base", base, "--outtype", "f32", "--outfile", written, adapter]
+        )
         header = read_gguf_header(written)
         _check_whole(layer, header)
         types = Counter(str(tensor.type_name) for tensor in header.tensors)
@@ -142,7 +144,9 @@ def _check_whole(layer: AdapterLayer, header: GgufHeader) -> None:
             count *= size
         written += count
     if written != layer.weights:
-        problem = f"llama.cpp's LoRA converter wrote factors of {written:,} weights, and it has {layer.weights:,}"
+        problem = (
+            f"llama.cpp's LoRA converter wrote factors of {written:,} weights, and it has {layer.weights:,}"
+        )
         raise _cannot(layer, problem)
 
 

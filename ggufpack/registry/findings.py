@@ -12,6 +12,8 @@ SYSTEM_NOT_STORED = "GP523"
 VERSION_UNKNOWN = "GP524"
 NATIVE_UNSUPPORTED = "GP525"
 WEIGHTS_REWRITTEN = "GP526"
+ADAPTER_NOT_STORED = "GP527"
+BASE_TEMPLATE = "GP528"
 
 
 def template_not_stored(native: bool) -> Finding:
@@ -92,4 +94,26 @@ def weights_rewritten(sent: str, stored: str) -> Finding:
         Severity.INFO,
         f"The server stored a rewritten copy of the GGUF (sent sha256:{sent[:12]}, stored "
         f"sha256:{stored[:12]}); the file that was sent takes space there until the server prunes it",
+    )
+
+
+def adapter_not_stored() -> Finding:
+    """The model on the server has another adapter than the one sent, or none."""
+    return Finding(
+        ADAPTER_NOT_STORED,
+        Severity.ERROR,
+        "The server registered the model without the adapter, or with another one",
+        key="ADAPTER",
+        action="Update Ollama, or merge the adapter: ggufpack build BASE --adapter DIR.",
+    )
+
+
+def base_template(name: str) -> Finding:
+    """The registered base answers with another chat template than the adapter was trained with."""
+    return Finding(
+        BASE_TEMPLATE,
+        Severity.INFO,
+        f"{name} answers with another chat template than the one that the adapter was trained with; this package"
+        " has the adapter's",
+        key="TEMPLATE",
     )

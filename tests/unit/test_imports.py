@@ -38,6 +38,7 @@ ORDER = (
     "verification",
     "report",
     "proving",
+    "layering",
     "pipeline",
     "recheck",
     "batch",
