@@ -1,23 +1,25 @@
-"""An adapter as a layer of its own: what a GGUF LoRA can hold of it, as data. Pure.
+"""An adapter as a layer of its own: what a GGUF LoRA can hold of it, as data.
 
-llama.cpp adds s · B·A of each pair to the product of its weight, with s = alpha / rank; one ``alpha`` counts
-for the whole file, and the rank is the pair's own (llama.cpp b11434, src/llama-adapter.h ``get_scale``). PEFT's
-scaling is any number for each module (alpha/√rank for rsLoRA, ``alpha_pattern``, a weight). Where scaling · rank
-is one number for all modules it becomes the file's alpha; otherwise B is multiplied with what is left, in
-float32. What is not a product of a linear layer cannot be in the file, and is refused by name.
+llama.cpp adds s · B·A of each pair to its weight, with s = alpha / rank; one ``alpha`` counts for the
+whole file, and the rank is the pair's own (llama.cpp b11434, src/llama-adapter.h ``get_scale``). PEFT's
+scaling is any number for each module (alpha/√rank for rsLoRA, ``alpha_pattern``, a weight). Where
+scaling · rank is one number for all modules it becomes the file's alpha; otherwise B is multiplied with
+what is left, in float32. What is not a product of a linear layer cannot be in the file, and is refused
+by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ggufpack.checkpoint import Checkpoint
+from ggufpack.checkpoint.adapted import same_bytes
 from ggufpack.checkpoint.adapter import Adaptation, Adapter, Role
 from ggufpack.checkpoint.header import TensorInfo
-from ggufpack.checkpoint.merge import AddProduct
+from ggufpack.checkpoint.merge import AddProduct, Replace
 from ggufpack.checkpoint.merge_plan import HEAD
 from ggufpack.errors import AdapterError, UsageError
 
@@ -39,12 +41,14 @@ class AdapterLayer:
         folder: the adapter's.
         alpha: of the file.
         factors: name of a stored B → what it is multiplied with; those that stay as they are are left out.
+        untrained: names of stored tensors that equal the base model's, and are left out.
         weights: number of weights of the base model that the products change.
     """
 
     folder: Path
     alpha: float
     factors: Mapping[str, float]
+    untrained: tuple[str, ...]
     weights: int
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +58,7 @@ class AdapterLayer:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AdapterLayer:
         """Back from the pipe."""
-        return cls(**{**data, "folder": Path(data["folder"])})
+        return cls(**{**data, "folder": Path(data["folder"]), "untrained": tuple(data["untrained"])})
 
 
 def plan_layer(checkpoint: Checkpoint) -> AdapterLayer:
@@ -77,7 +81,8 @@ def plan_layer(checkpoint: Checkpoint) -> AdapterLayer:
         raise _refused(
             adaptation, others[0].folder, None, "is a second adapter, and Ollama takes one adapter layer"
         )
-    _refuse_other_parts(adaptation, first)
+    untrained = frozenset(_untrained(checkpoint, adaptation))
+    _refuse_other_parts(adaptation, first, untrained)
     changes = [change for changes in adaptation.merge.changes.values() for change in changes]
     products = [change for change in changes if isinstance(change, AddProduct)]
     scaled = {product.b.name: product.scale * _rank(first, product) for product in products}
@@ -90,17 +95,32 @@ def plan_layer(checkpoint: Checkpoint) -> AdapterLayer:
         folder=first.folder.resolve(),
         alpha=alpha,
         factors={name: value / alpha for name, value in scaled.items() if value != alpha},
+        untrained=tuple(sorted(untrained)),
         weights=sum(_weights(first, product) for product in products),
     )
 
 
-def _refuse_other_parts(adaptation: Adaptation, adapter: Adapter) -> None:
+def _untrained(checkpoint: Checkpoint, adaptation: Adaptation) -> Iterator[str]:
+    """Whole tensors that PEFT saved because a neighbour was trained (``save_embedding_layers``)."""
+    stored = {tensor.name: tensor for adapter in adaptation.adapters for tensor in adapter.whole.values()}
+    for name, changes in adaptation.merge.changes.items():
+        for change in changes:
+            if not isinstance(change, Replace) or name in adaptation.merge.copies:
+                continue
+            tensor, own = stored[change.by.name], checkpoint.tensors[name]
+            if (tensor.dtype, tensor.shape) == (own.dtype, own.shape) and same_bytes(tensor, own):
+                yield tensor.name
+
+
+def _refuse_other_parts(adaptation: Adaptation, adapter: Adapter, untrained: Collection[str]) -> None:
     """Everything that is not a product of a linear layer."""
     if adapter.config.magnitudes:
         raise _refused(
             adaptation, adapter.config.path, "use_dora", "asks for DoRA, which a GGUF LoRA cannot hold"
         )
     for name, tensor in adapter.whole.items():
+        if tensor.name in untrained:
+            continue
         raise _refused(adaptation, tensor.file, tensor.name, f"is {_whole(adapter, name)}")
     for parts in adapter.modules.values():
         for role, tensor in parts.items():

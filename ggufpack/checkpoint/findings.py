@@ -53,7 +53,7 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP127": FindingKind(_INFO, "the trainer's configuration names a chat template"),
     "GP128": FindingKind(_INFO, "an adapter becomes a layer on a model that is registered"),
     "GP129": FindingKind(
-        _UNCHECKED, "whether a registered model has the weights of the adapter's base model"
+        _UNCHECKED, "whether a registered model has the weights of the base was not checked"
     ),
     # --- tensors
     "GP201": FindingKind(_INFO, "the floating-point tensors are stored in more than one dtype"),

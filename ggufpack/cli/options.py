@@ -48,8 +48,8 @@ FROM_OPTION = click.option(
     "--from",
     "from_model",
     metavar="NAME",
-    help="A model on the server: CHECKPOINT, an adapter of it, is registered as an ADAPTER layer on that model"
-    " and not merged. Its base folder (--base) is read for the configuration and the tokenizer only.",
+    help="A model on the server: CHECKPOINT, an adapter, is not merged but registered as an ADAPTER layer on"
+    " that model. Of its base folder (--base) only configuration, tokenizer and shapes are read.",
 )
 
 

@@ -82,7 +82,9 @@ def _adapter_folder(layer: AdapterLayer, scratch: Path) -> Path:
                 path=stored,
                 key=name,
             )
-    if layer.factors:
+    if layer.factors or layer.untrained:
+        for name in layer.untrained:
+            del tensors[name]
         for name, factor in layer.factors.items():
             tensors[name] = tensors[name].float() * factor
         save_file(tensors, folder / ADAPTER_WEIGHTS)

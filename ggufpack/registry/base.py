@@ -1,9 +1,9 @@
 """A registered model that an adapter is put on, and whether the adapter fits it.
 
-Source: Ollama 0.33.0, server/create.go. A model made FROM another keeps that one's layers and the renderer of
-its configuration; TEMPLATE, SYSTEM and each parameter are replaced where the request has them. A name that is not
-there is pulled from the public registry, so it is looked up before. llama.cpp reads the adapter when the model is
-loaded (src/llama-adapter.cpp), and says no more than "wrong base model" then.
+Source: Ollama 0.33.0, server/create.go. A model made FROM another keeps that one's layers and the renderer
+of its configuration; TEMPLATE, SYSTEM and each parameter are replaced where the request has them. A name
+that is not there is pulled from the public registry, so it is looked up before. llama.cpp reads the adapter
+when the model is loaded (src/llama-adapter.cpp), and says no more than "wrong base model" then.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def check_weights(base: RegisteredBase, header: GgufHeader, advice: str) -> None
 
 
 def check_vocabulary(base: RegisteredBase, tokenizer: Tokenizer, advice: str) -> None:
-    """Whether the model reads the tokens that training added, and the special ones, as the adapter's tokenizer.
+    """Whether added and special tokens are the same ones in the model and in the adapter's tokenizer.
 
     Raises:
         AdapterError: a token is another one there.
@@ -140,8 +140,8 @@ def check_vocabulary(base: RegisteredBase, tokenizer: Tokenizer, advice: str) ->
         if have != text:
             there = "nothing" if have is None else repr(have)
             raise AdapterError(
-                f"{base.name} on {base.host}: token {number} is {there}, and {text!r} in the tokenizer that the"
-                " adapter was trained with.",
+                f"{base.name} on {base.host}: token {number} is {there}, and {text!r} in the tokenizer that"
+                " the adapter was trained with.",
                 action=advice,
                 key="from",
             )

@@ -113,7 +113,7 @@ def base_template(name: str) -> Finding:
     return Finding(
         BASE_TEMPLATE,
         Severity.INFO,
-        f"{name} answers with another chat template than the one that the adapter was trained with; this package"
-        " has the adapter's",
+        f"{name} answers with another chat template than the one that the adapter was trained with; this"
+        " package has the adapter's",
         key="TEMPLATE",
     )
