@@ -10,7 +10,7 @@ from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.checkpoint.adapter_layer import AdapterLayer, plan_layer
 from ggufpack.checkpoint.findings import make_finding
-from ggufpack.errors import UsageError
+from ggufpack.errors import ChatTemplateError, UsageError
 from ggufpack.gguf_header import read_gguf_header
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.options import OPTIONS
@@ -84,8 +84,22 @@ class Layering:
         check_weights(self.base, read_gguf_header(gguf), self.advice)
 
     def findings(self, checkpoint: Checkpoint, prompt: Prompt) -> tuple[Finding, ...]:
-        """What to know of it."""
-        known = {prompt.plan.go_template, prompt.template.text if prompt.template else None}
+        """What to know of it.
+
+        Raises:
+            ChatTemplateError: the adapter's chat template can be in a GGUF only, and the model's GGUF has
+                another one.
+        """
+        template = prompt.template
+        same = self.base.shown.template in (prompt.plan.go_template, template and template.text)
+        if template is not None and prompt.plan.go_template is None and not same:
+            raise ChatTemplateError(
+                f"{self.base.name} on {self.base.host} has another chat template than the adapter was trained"
+                " with, and that one has no exact Go TEMPLATE, so it would have to be in the model's GGUF.",
+                action=self.advice,
+                path=template.origin,
+                key="template",
+            )
         found = [
             make_finding(
                 "GP128",
@@ -94,13 +108,13 @@ class Layering:
             ),
             make_finding(
                 "GP129",
-                f"The tensors of {self.base.name} have the names and shapes of {checkpoint.origin}; whether"
-                " their values are those that the adapter was trained on is not known.",
+                f"The tensors that the adapter changes have the same shapes in {self.base.name} and"
+                f" {checkpoint.origin}; whether their values are the same was not checked.",
                 path=checkpoint.origin,
-                action=f"Make sure that {self.base.name} was made of this folder.",
+                action=f"Make sure that {self.base.name} was made of this model.",
             ),
         ]
-        if self.base.shown.template not in known:
+        if not same:
             found.append(base_template(self.base.name))
         return tuple(found)
 

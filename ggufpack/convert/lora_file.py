@@ -146,10 +146,11 @@ def _check_whole(layer: AdapterLayer, header: GgufHeader) -> None:
             count *= size
         written += count
     if written != layer.weights:
-        problem = (
-            f"llama.cpp's LoRA converter wrote factors of {written:,} weights, and it has {layer.weights:,}"
+        raise _cannot(
+            layer,
+            f"llama.cpp's LoRA converter wrote factors of {written:,} weights, and the adapter has those of"
+            f" {layer.weights:,}",
         )
-        raise _cannot(layer, problem)
 
 
 def _cannot(layer: AdapterLayer, problem: str) -> AdapterError:
