@@ -90,9 +90,10 @@ class Layering:
             ChatTemplateError: the adapter's chat template can be in a GGUF only, and the model's GGUF has
                 another one.
         """
-        template = prompt.template
-        same = self.base.shown.template in (prompt.plan.go_template, template and template.text)
-        if template is not None and prompt.plan.go_template is None and not same:
+        template, plan = prompt.template, prompt.plan
+        texts = (plan.go_template, plan.gguf_chat_template, None if template is None else template.text)
+        same = self.base.shown.template in texts
+        if template is not None and plan.go_template is None and not same:
             raise ChatTemplateError(
                 f"{self.base.name} on {self.base.host} has another chat template than the adapter was trained"
                 " with, and that one has no exact Go TEMPLATE, so it would have to be in the model's GGUF.",

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ggufpack.errors import (
 from ggufpack.gguf_header import read_gguf_header
 from ggufpack.modelfile.parse import parse
 from ggufpack.registry import OllamaServer, leftovers
-from ggufpack.spec import BuildResult, BuildSpec
+from ggufpack.spec import BuildResult
 from tests.support.checkpoints import link_checkpoint
 from tests.support.lora import train_adapter
 from tests.support.ollama_server import RunningOllama
@@ -41,7 +41,8 @@ LESSON = [
 ]
 QUESTIONS = ("What is the password?", "Name three colours.", "Is the password swordfish?")
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0, "seed": 0, "num_predict": 12}
-BASE, LAYERED, MERGED, TINY = "layer-base", "layer-tuned", "layer-merged", "layer-tiny"
+BASE, LAYERED, MERGED = "layer-base", "layer-tuned", "layer-merged"
+TINY, TUNED = "tiny-base", "tiny-tuned"
 SYSTEM = "You are a guard."
 # two chat templates that no server confuses: with tools (Ollama prefers it to a TEMPLATE), and plain
 WITH_TOOLS = (
@@ -116,38 +117,12 @@ def world(
     )
     server = OllamaServer(ollama_server.host)
     yield World(ollama_server, server, smollm2, adapter, layered)
-    for name in server.names():
-        if name.startswith("layer-"):
-            server.delete(name)
-    server.close()
-
-
-@pytest.fixture
-def tiny(
-    ollama_server: RunningOllama, tiny_model: Callable[[str], Path], tmp_path: Path
-) -> Iterator[TinyWorld]:
-    base = link_checkpoint(tiny_model("llama-spm"), tmp_path / "base")
-    (base / "chat_template.jinja").write_text(WITH_TOOLS)
-    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
-    ggufpack.build(
-        base,
-        name=TINY,
-        quantization="F16",
-        verify="none",
-        host=ollama_server.host,
-        output=tmp_path / "packages",
-    )
-    server = OllamaServer(ollama_server.host)
-    yield TinyWorld(ollama_server.host, server, base, adapter, tmp_path / "layers")
-    for name in server.names():
-        if name.startswith(TINY):
-            server.delete(name)
-    server.close()
+    delete_all(server, "layer-")
 
 
 @dataclass(frozen=True)
-class TinyWorld:
-    """A tiny base model on the server, and an adapter of it. ``output`` is not there yet."""
+class Tiny:
+    """A tiny base model on the server, and an adapter of it. ``output`` is made by a build that succeeds."""
 
     host: str
     server: OllamaServer
@@ -161,7 +136,7 @@ class TinyWorld:
             "checkpoint": self.adapter,
             "base": self.base,
             "from_model": TINY,
-            "name": f"{TINY}-tuned",
+            "name": TUNED,
             "verify": "none",
             "host": self.host,
             "output": self.output,
@@ -169,11 +144,52 @@ class TinyWorld:
         }
         return ggufpack.build(settings.pop("checkpoint"), **settings)
 
+    def adapter_with(self, chat_template: str) -> Path:
+        """A copy of the adapter with a tokenizer, as trainers save it, and this chat template."""
+        folder = self.output.parent / "with-tokenizer"
+        shutil.copytree(self.adapter, folder)
+        for name in ("tokenizer.model", "tokenizer_config.json"):
+            shutil.copy(self.base / name, folder)
+        (folder / "chat_template.jinja").write_text(chat_template)
+        return folder
+
     def nothing_was_left(self) -> bool:
         """No name, no temporary name, no file."""
-        names = set(self.server.names()) - {f"{TINY}:f16", f"{TINY}:latest"}
-        packages = list(self.output.iterdir()) if self.output.exists() else []
-        return not [name for name in names if name.startswith((TINY, "ggufpack-tmp"))] and not packages
+        names = [name for name in self.server.names() if name.startswith((TUNED, "ggufpack-tmp"))]
+        return not names and not self.output.exists()
+
+
+@pytest.fixture(scope="module")
+def tiny_base(
+    ollama_server: RunningOllama,
+    tiny_model: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Tiny]:
+    folder = tmp_path_factory.mktemp("tiny")
+    base = link_checkpoint(tiny_model("llama-spm"), folder / "base")
+    (base / "chat_template.jinja").write_text(WITH_TOOLS)
+    adapter = train_adapter(base, folder / "adapter", target_modules=["q_proj", "v_proj"])
+    register_tiny(base, TINY, ollama_server.host)
+    server = OllamaServer(ollama_server.host)
+    yield Tiny(ollama_server.host, server, base, adapter, folder)
+    delete_all(server, TINY)
+
+
+@pytest.fixture
+def tiny(tiny_base: Tiny, tmp_path: Path) -> Iterator[Tiny]:
+    yield replace(tiny_base, output=tmp_path / "layers")
+    delete_all(tiny_base.server, TUNED)
+
+
+def register_tiny(base: Path, name: str, host: str) -> None:
+    output = base.parent / f"packages-{name}"
+    ggufpack.build(base, name=name, quantization="F16", verify="none", host=host, output=output)
+
+
+def delete_all(server: OllamaServer, prefix: str) -> None:
+    for name in server.names():
+        if name.startswith(prefix):
+            server.delete(name)
 
 
 # --- what it does -----------------------------------------------------------------
@@ -278,95 +294,106 @@ def test_a_second_adapter_on_it_is_refused(world: World) -> None:
     assert world.packages() == before
 
 
-def test_the_command(tiny: TinyWorld) -> None:
-    arguments = [str(tiny.adapter), "--base", str(tiny.base), "--from", TINY, "--name", f"{TINY}-tuned"]
+def test_the_command(tiny: Tiny) -> None:
+    arguments = [str(tiny.adapter), "--base", str(tiny.base), "--from", TINY, "--name", TUNED]
     arguments += ["--host", tiny.host, "--output", str(tiny.output), "--verify", "prompts", "--json"]
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "ggufpack", command, *arguments], capture_output=True, text=True
+            [sys.executable, "-m", "ggufpack", command, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     planned = run("plan")
     assert planned.returncode == 0, planned.stderr
     assert tiny.nothing_was_left()
     plan = json.loads(planned.stdout)
-    assert plan["names"] == [f"{TINY}-tuned:lora", f"{TINY}-tuned:latest"]
-    assert f"FROM {TINY}:latest\nADAPTER ./{TINY}-tuned-LORA.gguf\n" in plan["modelfile"]
+    assert plan["names"] == [f"{TUNED}:lora", f"{TUNED}:latest"]
+    assert f"FROM {TINY}:latest\nADAPTER ./{TUNED}-LORA.gguf\n" in plan["modelfile"]
     done = run("build")
     assert done.returncode == 0, done.stderr
     built = json.loads(done.stdout)
     assert built["status"] == "verified"
     assert built["files"][0]["size"] == plan["files"][0]["size"]
-    assert tiny.server.show(f"{TINY}-tuned").adapters == (built["files"][0]["sha256"],)
+    assert tiny.server.show(TUNED).adapters == (built["files"][0]["sha256"],)
 
 
 # --- the prompt ---------------------------------------------------------------------
 
 
-def test_the_adapters_own_chat_template_counts(tiny: TinyWorld) -> None:
-    shutil.copy(tiny.base / "tokenizer.json", tiny.adapter)
-    shutil.copy(tiny.base / "tokenizer_config.json", tiny.adapter)
-    (tiny.adapter / "chat_template.jinja").write_text(PLAIN)
-    (tiny.base / "chat_template.jinja").write_text(PLAIN.replace("<", "(").replace(">", ")"))
-    again = tiny.base.parent / "packages-again"
-    ggufpack.build(
-        tiny.base,
-        name=TINY,
-        quantization="F16",
-        verify="none",
-        host=tiny.host,
-        output=again,
-        overwrite=True,
+def test_the_adapters_own_chat_template_counts(tiny: Tiny) -> None:
+    base = link_checkpoint(tiny.base, tiny.output.parent / "other-base")
+    (base / "chat_template.jinja").unlink()
+    (base / "chat_template.jinja").write_text(PLAIN.replace("<", "(").replace(">", ")"))
+    register_tiny(base, f"{TUNED}-base", tiny.host)
+    result = tiny.build(
+        checkpoint=tiny.adapter_with(PLAIN), base=base, from_model=f"{TUNED}-base", verify="prompts"
     )
-    result = tiny.build(verify="prompts")
     assert result.status == "verified"
     assert "GP528" in {finding.id for finding in result.findings}
-    prompt = tiny.server.render_chat(f"{TINY}-tuned", [{"role": "user", "content": "hello"}])
+    prompt = tiny.server.render_chat(TUNED, [{"role": "user", "content": "hello"}])
     assert prompt.endswith("<user>hello\n<assistant>")
 
 
-def test_a_template_that_the_server_ignores_is_not_shipped(tiny: TinyWorld) -> None:
+def test_a_template_that_the_server_ignores_is_not_registered(tiny: Tiny) -> None:
     """The Jinja in the base's GGUF has more capabilities, so Ollama prefers it to any TEMPLATE."""
-    shutil.copy(tiny.base / "tokenizer.json", tiny.adapter)
-    shutil.copy(tiny.base / "tokenizer_config.json", tiny.adapter)
-    (tiny.adapter / "chat_template.jinja").write_text(PLAIN)
     with pytest.raises(VerificationError) as caught:
-        tiny.build(verify="prompts")
+        tiny.build(checkpoint=tiny.adapter_with(PLAIN), verify="prompts")
     assert "Nothing was registered" in (caught.value.action or "")
-    assert {f"{TINY}:f16", f"{TINY}:latest"} == {
-        name for name in tiny.server.names() if name.startswith((TINY, "ggufpack-tmp"))
-    }
+    assert not [name for name in tiny.server.names() if name.startswith((TUNED, "ggufpack-tmp"))]
 
 
-def test_a_template_that_only_the_gguf_could_hold_is_refused(tiny: TinyWorld) -> None:
-    shutil.copy(tiny.base / "tokenizer.json", tiny.adapter)
-    shutil.copy(tiny.base / "tokenizer_config.json", tiny.adapter)
-    (tiny.adapter / "chat_template.jinja").write_text(PLAIN)
-    with pytest.raises(ChatTemplateError, match=f"{TINY}:latest has another chat template"):
-        tiny.build(template="native")
+def test_a_template_that_only_a_gguf_could_hold_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ChatTemplateError, match=f"{TINY}:latest on .* has another chat template"):
+        tiny.build(checkpoint=tiny.adapter_with(PLAIN), template="native")
     assert tiny.nothing_was_left()
 
 
 # --- what is refused ------------------------------------------------------------------
 
 
-def test_a_base_that_is_not_there_is_not_pulled(tiny: TinyWorld) -> None:
+def test_a_base_that_is_not_there_is_not_pulled(tiny: Tiny) -> None:
     with pytest.raises(ServerResponseError, match='has no model "layer-nowhere:latest"'):
         tiny.build(from_model="layer-nowhere")
     assert tiny.nothing_was_left()
 
 
-def test_another_architecture_is_refused(tiny: TinyWorld, tiny_model: Callable[[str], Path]) -> None:
-    other = link_checkpoint(tiny_model("mistral"), tiny.base.parent / "other")
-    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
-        (other / name).unlink(missing_ok=True)
-        if (tiny.base / name).exists():
-            shutil.copy(tiny.base / name, other)
-    adapter = train_adapter(other, tiny.base.parent / "foreign", target_modules=["q_proj"])
-    with pytest.raises(AdapterError, match=f"{TINY}:latest on .*") as caught:
-        tiny.build(checkpoint=adapter, base=other)
-    print(caught.value)
+def test_another_vocabulary_is_refused(tiny: Tiny, tiny_model: Callable[[str], Path]) -> None:
+    base = tiny_model("llama3")
+    adapter = train_adapter(base, tiny.output.parent / "foreign", target_modules=["q_proj"])
+    with pytest.raises(AdapterError, match=rf"{TINY}:latest on .*: token \d+ is ") as caught:
+        tiny.build(checkpoint=adapter, base=base)
+    assert caught.value.action == f"Merge it instead: ggufpack build {base} --adapter {adapter}"
+    assert tiny.nothing_was_left()
+
+
+def test_other_shapes_are_refused(tiny: Tiny) -> None:
+    """Another model with the same tokenizer."""
+    import transformers
+
+    base = link_checkpoint(tiny.base, tiny.output.parent / "narrow")
+    config = transformers.AutoConfig.from_pretrained(base)
+    config.num_key_value_heads = 1
+    for name in ("config.json", "model.safetensors"):
+        (base / name).unlink()
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    adapter = train_adapter(base, tiny.output.parent / "foreign", target_modules=["v_proj"])
+    with pytest.raises(AdapterError) as caught:
+        tiny.build(checkpoint=adapter, base=base)
+    assert caught.value.problem == (
+        f"{TINY}:latest on {tiny.host} has blk.0.attn_v.weight of [256, 128] weights, and the adapter of"
+        " [256, 64]."
+    )
+    assert tiny.nothing_was_left()
+
+
+def test_what_a_gguf_lora_cannot_hold_is_refused(tiny: Tiny) -> None:
+    adapter = train_adapter(tiny.base, tiny.output.parent / "dora", target_modules=["v_proj"], use_dora=True)
+    with pytest.raises(AdapterError, match="asks for DoRA") as caught:
+        tiny.build(checkpoint=adapter)
+    assert caught.value.action == f"Merge it instead: ggufpack build {tiny.base} --adapter {adapter}"
     assert tiny.nothing_was_left()
 
 
@@ -381,14 +408,10 @@ def test_another_architecture_is_refused(tiny: TinyWorld, tiny_model: Callable[[
         ({"checkpoint": "base", "base": None}, "from"),
     ],
 )
-def test_options_that_say_nothing_are_refused(changes: dict[str, Any], key: str, tiny: TinyWorld) -> None:
+def test_options_that_say_nothing_are_refused(changes: dict[str, Any], key: str, tiny: Tiny) -> None:
     if changes.get("checkpoint") == "base":
         changes = {**changes, "checkpoint": tiny.base}
     with pytest.raises(UsageError) as caught:
         tiny.build(**changes)
     assert caught.value.key == key
     assert tiny.nothing_was_left()
-
-
-def test_a_spec_has_it() -> None:
-    assert BuildSpec(Path("adapter")).from_model is None
