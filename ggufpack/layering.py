@@ -25,6 +25,11 @@ LAYER_TYPE = "LORA"
 _MERGED = "GP120"
 
 
+def types_of(spec: BuildSpec) -> tuple[str, ...]:
+    """What the files of a spec are: quantisation types, or ``LAYER_TYPE``."""
+    return spec.quantizations if spec.from_model is None else (LAYER_TYPE,)
+
+
 def refuse_options(spec: BuildSpec, names: Sequence[str]) -> None:
     """Options that say nothing where no model is converted, or cannot be had.
 

@@ -18,7 +18,7 @@ from ggufpack.convert.process import Converted, Worker
 from ggufpack.convert.protocol import Job
 from ggufpack.engine.choose import find_server
 from ggufpack.errors import UsageError, VerificationError
-from ggufpack.layering import LAYER_TYPE, Layering, refuse_options, without_merge
+from ggufpack.layering import LAYER_TYPE, Layering, refuse_options, types_of, without_merge
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
@@ -282,8 +282,7 @@ def target_of(spec: BuildSpec) -> Target:
     name = spec.name or suggested(spec.checkpoint.resolve().name)
     validate(name)
     folder = (spec.output or DEFAULT_OUTPUT) / name.rsplit("/", 1)[-1]
-    types = spec.quantizations if spec.from_model is None else (LAYER_TYPE,)
-    target = Target(name, folder, types)
+    target = Target(name, folder, types_of(spec))
     names = target.all_names()  # a name with a tag of its own is refused here, before any work
     if spec.from_model is not None:
         refuse_options(spec, names)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufpack.checkpoint import open_checkpoint
+from ggufpack.checkpoint.layout import ADAPTER_WEIGHTS
 from ggufpack.checkpoint.tensors import TensorTable
 from ggufpack.convert.job import memory_needed
 from ggufpack.errors import ConversionError, DiskSpaceError
@@ -42,8 +43,18 @@ def needs_of(spec: BuildSpec) -> Needs:
     existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     model = spec.base if spec.base is not None else spec.checkpoint
     checkpoint = open_checkpoint(model)
-    disk = sum(file_size(checkpoint.tensors, quantization) for quantization in spec.quantizations)
+    if spec.from_model is not None:
+        disk = _layer_size(spec)
+    else:
+        disk = sum(file_size(checkpoint.tensors, quantization) for quantization in spec.quantizations)
     return Needs(memory_needed(checkpoint, spec.threads) + BUILDER_BYTES, disk, existing)
+
+
+def _layer_size(spec: BuildSpec) -> int:
+    """Bytes of an adapter in float32, at most."""
+    folders = (spec.checkpoint, *(one.folder for one in spec.adapters))
+    stored = [path.stat().st_size for path in (one / ADAPTER_WEIGHTS for one in folders) if path.is_file()]
+    return 2 * sum(stored) + _HEADER_BYTES
 
 
 def _bits(kind: TensorType) -> float:

@@ -83,7 +83,7 @@ def is_registered(server: OllamaServer | None, target: Target, result: Mapping[s
         )
     for file in result["files"]:
         for name in registered.intersection(target.names(file["quantization"])):
-            if not server.exists(name) or server.show(name).sha256 != file["sha256"]:
+            if not server.exists(name) or server.show(name).own_sha256 != file["sha256"]:
                 return False
     return True
 
@@ -98,7 +98,7 @@ def refuse_foreign_names(server: OllamaServer, target: Target, own: Collection[s
     for name in target.all_names():
         if not server.exists(name):
             continue
-        if server.show(name).sha256 not in own:
+        if server.show(name).own_sha256 not in own:
             raise ModelExistsError(
                 f'The Ollama server at {server.host} has a model "{name}" that this batch did not make.',
                 action="Choose another name, or pass --overwrite to replace it.",
@@ -125,7 +125,7 @@ def clean_up_server(server: OllamaServer, token: str) -> set[str]:
     """Remove what a killed build left on the server; the sha256 of those models' files."""
     digests = set()
     for name in leftovers(server, token):
-        digest = server.show(name).sha256
+        digest = server.show(name).own_sha256
         if digest is not None:
             digests.add(digest)
         server.delete(name)

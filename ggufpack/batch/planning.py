@@ -13,6 +13,7 @@ from ggufpack.batch.names import make_name
 from ggufpack.checkpoint.jsonfiles import read_object
 from ggufpack.checkpoint.layout import ADAPTER_CONFIG, CONFIG
 from ggufpack.errors import CheckpointFileError, GgufpackError, ManifestError, UsageError
+from ggufpack.layering import types_of
 from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
 from ggufpack.registry.names import parse, suggested
 from ggufpack.spec import BuildSpec
@@ -159,7 +160,7 @@ def _plan(wanted: Wanted, found: Found, spec: BuildSpec) -> Planned:
 
 def _name(spec: BuildSpec, found: Found) -> str:
     fields = dict(found.fields)
-    fields["type"] = spec.quantizations[0].lower()
+    fields["type"] = types_of(spec)[0].lower()
     if spec.adapters:
         fields["adapter"] = spec.adapters[0].folder.name
     if spec.name is not None:

@@ -42,6 +42,11 @@ class ShownModel:
     adapters: tuple[str, ...] = ()
 
     @property
+    def own_sha256(self) -> str | None:
+        """Of the file that it was made with: its adapter, or else its GGUF."""
+        return self.adapters[-1] if self.adapters else self.sha256
+
+    @property
     def has_template_layer(self) -> bool:
         """Whether a TEMPLATE is stored, in use or not."""
         return _NO_TEMPLATE.search(self.modelfile) is None
