@@ -67,8 +67,12 @@ def is_whole(folder: Path, outputs: Mapping[str, str]) -> bool:
     return bool(outputs) and all(digest_of(folder / name) == digest for name, digest in outputs.items())
 
 
-def is_registered(server: OllamaServer | None, target: Target, result: Mapping[str, Any]) -> bool:
+def is_registered(
+    server: OllamaServer | None, target: Target, result: Mapping[str, Any], from_model: str | None
+) -> bool:
     """Whether the names that a build registered still stand for its files.
+
+    With ``from_model`` they must also lie on what that name stands for now.
 
     Raises:
         ServerUnreachableError: there are such names, and no server answers.
@@ -81,9 +85,17 @@ def is_registered(server: OllamaServer | None, target: Target, result: Mapping[s
             f"{target.name} was registered, and no Ollama server answers to say whether it still is.",
             action="Start the server, or pass --no-register.",
         )
+    base = None
+    if from_model is not None:
+        if not server.exists(from_model):
+            return False
+        base = server.show(from_model).sha256
     for file in result["files"]:
         for name in registered.intersection(target.names(file["quantization"])):
-            if not server.exists(name) or server.show(name).own_sha256 != file["sha256"]:
+            if not server.exists(name):
+                return False
+            shown = server.show(name)
+            if shown.own_sha256 != file["sha256"] or base not in (None, shown.sha256):
                 return False
     return True
 

@@ -26,6 +26,7 @@ HEADER, TYPES, TOKENIZER, TEMPLATE, WEIGHTS = (
     "GGUF chat template",
     "GGUF weights",
 )
+_OF_MODELS = (TOKENIZER, TEMPLATE, WEIGHTS)
 _AFTER_HEADER = (TYPES, TOKENIZER, TEMPLATE, WEIGHTS)
 TOKENS = "tokenizer.ggml.tokens"
 _CONTROL, _USER_DEFINED = 3, 4  # llama.h, llama_token_type
@@ -103,7 +104,7 @@ def check_gguf(
         prompts: whether the chat template is read; a package's second file has the same.
 
     Returns:
-        ``None`` when the header cannot be read.
+        ``None`` when the header cannot be read, and for an adapter, which is no model of its own.
     """
     header = _read(log, path)
     if header is None:
@@ -120,6 +121,9 @@ def check_gguf(
         "size": header.size,
         "name": header.text("general.name"),
     }
+    if header.text("general.type") == "adapter":
+        log.skip_all(_OF_MODELS, "it is an adapter, no model")
+        return None
     context = header.integer(f"{architecture}.context_length")
     facts["context_length"] = context
     with log.check(TOKENIZER):

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import ggufpack
+from ggufpack.doctor import examine
 from ggufpack.errors import (
     AdapterError,
     ChatTemplateError,
@@ -28,6 +29,7 @@ from ggufpack.errors import (
 )
 from ggufpack.gguf_header import read_gguf_header
 from ggufpack.modelfile.parse import parse
+from ggufpack.recheck import verify
 from ggufpack.registry import OllamaServer, leftovers
 from ggufpack.spec import BuildResult
 from tests.support.checkpoints import link_checkpoint
@@ -181,9 +183,10 @@ def tiny(tiny_base: Tiny, tmp_path: Path) -> Iterator[Tiny]:
     delete_all(tiny_base.server, TUNED)
 
 
-def register_tiny(base: Path, name: str, host: str) -> None:
+def register_tiny(base: Path, name: str, host: str, quantization: str = "F16") -> None:
     output = base.parent / f"packages-{name}"
-    ggufpack.build(base, name=name, quantization="F16", verify="none", host=host, output=output)
+    common: dict[str, Any] = {"verify": "none", "host": host, "output": output, "overwrite": True}
+    ggufpack.build(base, name=name, quantization=quantization, **common)
 
 
 def delete_all(server: OllamaServer, prefix: str) -> None:
@@ -318,6 +321,56 @@ def test_the_command(tiny: Tiny) -> None:
     assert built["status"] == "verified"
     assert built["files"][0]["size"] == plan["files"][0]["size"]
     assert tiny.server.show(TUNED).adapters == (built["files"][0]["sha256"],)
+
+
+def test_the_doctor_knows_such_a_package(tiny: Tiny) -> None:
+    folder = tiny.build(verify="prompts").package.folder
+    assert [finding.id for finding in examine(folder).findings] == []
+    assert examine(folder / f"{TUNED}-LORA.gguf").status == "fine"
+    (folder / "Modelfile").write_text(f"FROM {TINY}\nADAPTER ./other.gguf\n")
+    assert {"GP161", "GP162"} & {finding.id for finding in examine(folder).findings}
+
+
+def test_verify_takes_its_name_and_not_its_file(tiny: Tiny) -> None:
+    built = tiny.build()
+    done = verify(TUNED, tiny.adapter, base=tiny.base, host=tiny.host, level="prompts")
+    assert done.passed
+    for model in (built.package.folder, built.package.files[0].path):
+        with pytest.raises(UsageError, match="is an adapter, which runs only on its base model"):
+            verify(model, tiny.adapter, base=tiny.base, level="prompts")
+    with pytest.raises(UsageError, match="runs no adapters"):
+        verify(TUNED, tiny.adapter, base=tiny.base, host=tiny.host, level="fidelity")
+
+
+def test_a_batch_puts_adapters_on_one_model(tiny: Tiny) -> None:
+    runs, base = tiny.output.parent / "runs", f"{TUNED}-base"
+    for number in (1, 2):
+        shutil.copytree(tiny.adapter, runs / f"{TUNED}-{number}")
+    tiny.server.copy(TINY, base)
+    manifest = tiny.output.parent / "layers.yaml"
+    manifest.write_text(
+        f"defaults: {{host: '{tiny.host}', output: layers, verify: none, base: {tiny.base}, from: {base}}}\n"
+        "items: [{checkpoint: runs/*}]\n"
+    )
+
+    def statuses() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "ggufpack", "batch", str(manifest), "--json", "--jobs", "1"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [item["status"] for item in json.loads(done.stdout)["items"]]
+
+    assert statuses() == ["unverified", "unverified"]
+    shown = [tiny.server.show(f"{TUNED}-{number}:lora") for number in (1, 2)]
+    assert [len(one.adapters) for one in shown] == [1, 1]
+    assert statuses() == ["unchanged", "unchanged"]
+    # the name stands for another model now
+    register_tiny(tiny.base, base, tiny.host, quantization="Q8_0")
+    assert statuses() == ["unverified", "unverified"]
+    assert tiny.server.show(f"{TUNED}-1:lora").sha256 == tiny.server.show(base).sha256 != shown[0].sha256
 
 
 # --- the prompt ---------------------------------------------------------------------
