@@ -26,7 +26,6 @@ HEADER, TYPES, TOKENIZER, TEMPLATE, WEIGHTS = (
     "GGUF chat template",
     "GGUF weights",
 )
-_OF_MODELS = (TOKENIZER, TEMPLATE, WEIGHTS)
 _AFTER_HEADER = (TYPES, TOKENIZER, TEMPLATE, WEIGHTS)
 TOKENS = "tokenizer.ggml.tokens"
 _CONTROL, _USER_DEFINED = 3, 4  # llama.h, llama_token_type
@@ -111,6 +110,10 @@ def check_gguf(
         return None
     facts = log.facts.setdefault("gguf", {}).setdefault(path.name, {})
     architecture = header.text("general.architecture")
+    if header.text("general.type") == "adapter":
+        facts |= {"architecture": architecture, "size": header.size, "name": header.text("general.name")}
+        log.skip_all(_AFTER_HEADER, "it is an adapter, no model")
+        return None
     with log.check(TYPES):
         log.add(_check_tensors(header))
     types = Counter(tensor.type_name or f"type {tensor.type_number}" for tensor in header.tensors)
@@ -121,9 +124,6 @@ def check_gguf(
         "size": header.size,
         "name": header.text("general.name"),
     }
-    if header.text("general.type") == "adapter":
-        log.skip_all(_OF_MODELS, "it is an adapter, no model")
-        return None
     context = header.integer(f"{architecture}.context_length")
     facts["context_length"] = context
     with log.check(TOKENIZER):

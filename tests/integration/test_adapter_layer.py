@@ -353,7 +353,7 @@ def test_a_batch_puts_adapters_on_one_model(tiny: Tiny) -> None:
         "items: [{checkpoint: runs/*}]\n"
     )
 
-    def statuses() -> list[str]:
+    def built_anew() -> list[bool]:
         done = subprocess.run(
             [sys.executable, "-m", "ggufpack", "batch", str(manifest), "--json", "--jobs", "1"],
             capture_output=True,
@@ -361,15 +361,15 @@ def test_a_batch_puts_adapters_on_one_model(tiny: Tiny) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        return [item["status"] for item in json.loads(done.stdout)["items"]]
+        return [not item["reused"] for item in json.loads(done.stdout)["items"]]
 
-    assert statuses() == ["unverified", "unverified"]
+    assert built_anew() == [True, True]
     shown = [tiny.server.show(f"{TUNED}-{number}:lora") for number in (1, 2)]
     assert [len(one.adapters) for one in shown] == [1, 1]
-    assert statuses() == ["unchanged", "unchanged"]
+    assert built_anew() == [False, False]
     # the name stands for another model now
     register_tiny(tiny.base, base, tiny.host, quantization="Q8_0")
-    assert statuses() == ["unverified", "unverified"]
+    assert built_anew() == [True, True]
     assert tiny.server.show(f"{TUNED}-1:lora").sha256 == tiny.server.show(base).sha256 != shown[0].sha256
 
 
