@@ -180,7 +180,7 @@ def _findings(adaptation: Adaptation, config: ModelConfig) -> Iterator[Finding]:
         if not _is_named(adapter.config.base, adaptation.base):
             yield make_finding(
                 "GP122",
-                f"{adapter.folder} was trained on {adapter.config.base}, and is merged into"
+                f"{adapter.folder} was trained on {adapter.config.base}, and its base model here is"
                 f" {adaptation.base}; its tensors fit.",
                 path=adapter.config.path,
                 key="base_model_name_or_path",
