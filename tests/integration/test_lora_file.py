@@ -31,16 +31,20 @@ LINEAR = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 
 @dataclass(frozen=True)
 class Variant:
-    """An architecture, how its adapter is trained, and the weight it is given."""
+    """An architecture, how its adapter is trained and saved, and the weight it is given."""
 
     base: str
     config: Mapping[str, Any] = field(default_factory=dict)
     weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 VARIANTS = {
     "all linear layers": Variant("llama", {"target_modules": [*LINEAR, "lm_head"]}),
     "a weight": Variant("llama", {"target_modules": ["q_proj"]}, weight=-0.75),
+    "embeddings saved as they were": Variant(
+        "llama", {"target_modules": ["q_proj"]}, options={"save_embedding_layers": True}
+    ),
     "rsLoRA": Variant("llama", {"target_modules": ATTENTION, "use_rslora": True, "r": 6}),
     "patterns": Variant(
         "llama",
@@ -76,7 +80,7 @@ def test_the_file_adds_what_merging_adds(
 ) -> None:
     variant = VARIANTS[name]
     base = in_float32(tiny_model(variant.base), tmp_path / "base")
-    adapter = train_adapter(base, tmp_path / "adapter", **variant.config)
+    adapter = train_adapter(base, tmp_path / "adapter", options=variant.options, **variant.config)
     written = write_layer(worker, base, adapter, tmp_path / "layer.gguf", variant.weight)
     plain = model_tensors(worker, base, (), tmp_path / "plain.gguf")
     merged = model_tensors(worker, base, (AdapterSpec(adapter, variant.weight),), tmp_path / "merged.gguf")
