@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
-from ggufpack.checkpoint.adapter_layer import AdapterLayer, plan_layer
-from ggufpack.checkpoint.findings import make_finding
+from ggufpack.checkpoint.adapter_layer import AdapterLayer, layer_findings, plan_layer
 from ggufpack.errors import ChatTemplateError, UsageError
 from ggufpack.gguf_header import read_gguf_header
 from ggufpack.modelfile.model import Modelfile
@@ -106,20 +105,7 @@ class Layering:
                 path=template.origin,
                 key="template",
             )
-        found = [
-            make_finding(
-                "GP128",
-                f"{self.layer.folder} becomes a layer on {self.base.name} of {self.base.host}, in float32.",
-                path=self.layer.folder,
-            ),
-            make_finding(
-                "GP129",
-                f"The tensors that the adapter changes have the same shapes in {self.base.name} and"
-                f" {checkpoint.origin}; whether their values are the same was not checked.",
-                path=checkpoint.origin,
-                action=f"Make sure that {self.base.name} was made of this model.",
-            ),
-        ]
+        found = layer_findings(self.layer, checkpoint, f"{self.base.name} on {self.base.host}")
         if not same:
             found.append(base_template(self.base.name))
         return tuple(found)

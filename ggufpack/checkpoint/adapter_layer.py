@@ -18,10 +18,12 @@ from typing import Any
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.checkpoint.adapted import same_bytes
 from ggufpack.checkpoint.adapter import Adaptation, Adapter, Role
+from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.header import TensorInfo
 from ggufpack.checkpoint.merge import AddProduct, Replace
 from ggufpack.checkpoint.merge_plan import HEAD
 from ggufpack.errors import AdapterError, UsageError
+from ggufpack.spec import Finding
 
 # what a role is called in a refusal
 _REFUSED_ROLES = {
@@ -98,6 +100,20 @@ def plan_layer(checkpoint: Checkpoint) -> AdapterLayer:
         untrained=tuple(sorted(untrained)),
         weights=sum(_weights(first, product) for product in products),
     )
+
+
+def layer_findings(layer: AdapterLayer, checkpoint: Checkpoint, model: str) -> list[Finding]:
+    """What to know of an adapter that is put on ``model`` of a server."""
+    return [
+        make_finding("GP128", f"{layer.folder} becomes a layer on {model}, in float32.", path=layer.folder),
+        make_finding(
+            "GP129",
+            f"The tensors that the adapter changes have the same shapes in {model} and {checkpoint.origin};"
+            " whether their values are the same was not checked.",
+            path=checkpoint.origin,
+            action=f"Make sure that {model} was made of this folder.",
+        ),
+    ]
 
 
 def _untrained(checkpoint: Checkpoint, adaptation: Adaptation) -> Iterator[str]:
