@@ -51,6 +51,10 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP125": FindingKind(_INFO, "tied embeddings become separate, as they were in training"),
     "GP126": FindingKind(_INFO, "the base model was taken from the adapter's or the trainer's configuration"),
     "GP127": FindingKind(_INFO, "the trainer's configuration names a chat template"),
+    "GP128": FindingKind(_INFO, "an adapter becomes a layer on a model that is registered"),
+    "GP129": FindingKind(
+        _UNCHECKED, "whether a registered model has the weights of the base was not checked"
+    ),
     "GP140": FindingKind(_ERROR, "steps of an embedding model that a GGUF cannot hold"),
     "GP141": FindingKind(_WARNING, "every text gets a prompt that servers do not send"),
     "GP142": FindingKind(_INFO, "an embedding model was trained with prompts"),

@@ -27,6 +27,8 @@ class Job:
         cache: folder of the tensor cache, absolute; ``None`` encodes everything.
         earlier: (file type, path) of the files of a package that this one replaces, if they are there.
         merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
+        layer: the one output is this adapter (``checkpoint.adapter_layer.AdapterLayer``, as JSON data) as a
+            GGUF LoRA, not the model.
     """
 
     checkpoint: Path
@@ -42,6 +44,7 @@ class Job:
     cache: Path | None = None
     earlier: tuple[tuple[str, Path], ...] = ()
     merge: Mapping[str, Any] | None = None
+    layer: Mapping[str, Any] | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""

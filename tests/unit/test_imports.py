@@ -40,6 +40,7 @@ ORDER = (
     "report",
     "store",
     "proving",
+    "layering",
     "pipeline",
     "recheck",
     "pushable",
