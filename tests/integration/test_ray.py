@@ -28,6 +28,7 @@ from ray.cluster_utils import Cluster
 from ggufpack.batch.items import Item, Outcome, carry_out
 from ggufpack.batch.ray_cluster import connect
 from ggufpack.batch.ray_executor import RayExecutor
+from ggufpack.batch.ray_task import Errand, carry_out_errand
 from ggufpack.batch.scratch import scratch_area
 from ggufpack.errors import UsageError
 from ggufpack.packages import sha256_of
@@ -205,8 +206,13 @@ def test_what_a_node_cannot_see_or_take(connected: Cluster, tiny_model: TinyMode
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(
-    connected: Cluster, tiny_model: TinyModel, tmp_path: Path, here: Mapping[str, list[str]]
+    connected: Cluster,
+    tiny_model: TinyModel,
+    tmp_path: Path,
+    here: Mapping[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("ggufpack.batch.ray_executor.build_item", _wait_before_conversion)
     foreign = tmp_path / "packages" / ".one.tmp-0123456789ab-mine"
     foreign.mkdir(parents=True)
     checkpoint = Path(f"file://{tiny_model(MODEL)}")
@@ -226,6 +232,17 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(
     assert not [path for path in left if path.exists()]
     assert names(foreign.parent) == {"one", foreign.name}
     assert not list(scratch_area().glob("r.*.tmp/ggufpack-fetched-*"))
+
+
+def _wait_before_conversion(errand: Errand, relay: Any) -> Outcome:
+    """The first try stays where it is until it is killed."""
+
+    def tell(event: Event) -> None:
+        ray.get(relay.tell.remote(errand.item.key, event))
+        if isinstance(event, StageStarted) and event.stage is Stage.CONVERSION and not errand.again:
+            time.sleep(600)
+
+    return carry_out_errand(errand, tell, lambda: None)
 
 
 def kill_builders() -> None:
