@@ -75,4 +75,9 @@ def _differing(one: Modelfile, other: Modelfile) -> list[str]:
 
 
 def _instruction(name: str) -> str:
-    return {"parameters": "PARAMETER", "messages": "MESSAGE", "adapters": "ADAPTER"}.get(name, name.upper())
+    return {
+        "projector": "FROM with a vision tower",
+        "parameters": "PARAMETER",
+        "messages": "MESSAGE",
+        "adapters": "ADAPTER",
+    }.get(name, name.upper())

@@ -18,7 +18,17 @@ from ggufpack.registry import findings as found
 from ggufpack.registry.names import parse
 from ggufpack.registry.server import Json, OllamaServer
 from ggufpack.registry.shown import ShownModel
-from ggufpack.spec import EventHandler, Finding, FindingRaised, Note, Progress, Severity, Stage, ignore_event
+from ggufpack.spec import (
+    EventHandler,
+    Finding,
+    FindingRaised,
+    GgufFile,
+    Note,
+    Progress,
+    Severity,
+    Stage,
+    ignore_event,
+)
 
 TEMPORARY_PREFIX = "ggufpack-tmp-"
 # before 0.30 the GGUF's Jinja is never run (facts: server/images.go, llm/llama_server.go)
@@ -76,6 +86,7 @@ def stage_model(
     sha256: str,
     request: Json,
     *,
+    projector: GgufFile | None = None,
     native: bool = False,
     token: str | None = None,
     on_event: EventHandler = ignore_event,
@@ -87,6 +98,7 @@ def stage_model(
         gguf: the file.
         sha256: its digest in hex.
         request: template, system, parameters, license, … (``OllamaServer.create``).
+        projector: the vision tower's file, which the server finds out by its header.
         native: the chat template is left to the Jinja inside the GGUF.
         token: temporary names begin with ``temporary_prefix(token)``.
         on_event: gets byte progress and findings.
@@ -97,10 +109,7 @@ def stage_model(
         ServerResponseError: the server refused the file, or stored something else than it was given.
     """
     notes = _check_version(server, native)
-    size = gguf.stat().st_size
-
-    def uploaded(done: int) -> None:
-        on_event(Progress(Stage.REGISTRY, done, size, "bytes", f"upload {gguf.name}"))
+    files = {gguf: sha256, **({} if projector is None else {projector.path: projector.sha256})}
 
     def status(update: Json) -> None:
         text = str(update.get("status", ""))
@@ -110,12 +119,15 @@ def stage_model(
         elif "sha256:" not in text:  # one line for each layer says nothing to people
             on_event(Progress(Stage.REGISTRY, 0, None, "bytes", text))
 
-    if not server.upload_blob(gguf, sha256, uploaded):
-        on_event(Note(f"The server has {gguf.name} already"))
+    for path, digest in files.items():
+        _upload(server, path, digest, on_event)
     name = temporary_name(token)
     try:
-        server.create(name, {gguf.name: sha256}, request, status)
-        notes += _compare(server.show(name), request, sha256, native)
+        server.create(name, {path.name: digest for path, digest in files.items()}, request, status)
+        shown = server.show(name)
+        notes += _compare(shown, request, sha256, native)
+        if projector is not None and "vision" not in shown.capabilities:
+            notes.append(found.images_not_taken(shown.capabilities))
         for finding in notes:
             on_event(FindingRaised(finding))
             if finding.severity is Severity.ERROR:
@@ -125,6 +137,16 @@ def stage_model(
         yield StagedModel(server, name, tuple(notes), on_event, token)
     finally:
         remove(server, name, on_event)
+
+
+def _upload(server: OllamaServer, path: Path, sha256: str, on_event: EventHandler) -> None:
+    size = path.stat().st_size
+
+    def uploaded(done: int) -> None:
+        on_event(Progress(Stage.REGISTRY, done, size, "bytes", f"upload {path.name}"))
+
+    if not server.upload_blob(path, sha256, uploaded):
+        on_event(Note(f"The server has {path.name} already"))
 
 
 def register(
