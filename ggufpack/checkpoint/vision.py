@@ -54,7 +54,7 @@ def left_out(checkpoint: Checkpoint, *, wanted: bool, projector: GgufFile | None
         make_finding(
             "GP132",
             f"{projector.path.name} has the trained weights of the vision tower, but what the engine makes of"
-            " an image (its resizing, the tokens around and the number of them) was not compared with training.",
+            " an image (its resizing, the tokens around, their number) was not compared with training.",
             path=path,
             key="vision_config",
             action="Ask it about a few images with a known answer.",

@@ -57,9 +57,7 @@ def parse(text: str) -> Modelfile:
         return values(name)[-1] if values(name) else None
 
     if len(values("from")) > 2:
-        raise _error(
-            None, "more than two FROM instructions, where ggufpack reads a model and its vision tower"
-        )
+        raise _error(None, "more than two FROM, where ggufpack reads a model and its vision tower")
     return Modelfile(
         from_=values("from")[0],
         projector=next(iter(values("from")[1:]), None),
