@@ -14,6 +14,12 @@ _TOWER = re.compile(
     r"(^|\.)(vision_tower|vision_model|vision_encoder|vision_embed_tokens|vision|visual|vit|image_encoder)\."
 )
 
+# by architecture: what llama.cpp is known to do otherwise than transformers' processor
+_KNOWN = {
+    "Gemma3ForConditionalGeneration": " Known: transformers' processor puts a blank line before and after"
+    " each image, llama.cpp does not.",
+}
+
 
 def has_vision_tower(checkpoint: Checkpoint) -> bool:
     """Whether the weights of a vision tower are there.
@@ -54,7 +60,8 @@ def left_out(checkpoint: Checkpoint, *, wanted: bool, projector: GgufFile | None
         make_finding(
             "GP132",
             f"{projector.path.name} has the trained weights of the vision tower, but what the engine makes of"
-            " an image (its resizing, the tokens around, their number) was not compared with training.",
+            " an image (its resizing, the tokens around, their number) was not compared with training."
+            f"{_KNOWN.get(checkpoint.architecture, '')}",
             path=path,
             key="vision_config",
             action="Ask it about a few images with a known answer.",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
-from math import exp
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.support.ollama_server import RunningOllama
 
 GREEDY = {"temperature": 0.0, "seed": 0, "num_predict": 1, "repeat_penalty": 1.0}
 QUESTION = "What is in the picture?"
+MESSAGES = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_the_store_writes_the_servers_manifest(
 
 
 def test_ollamas_own_client_reads_the_modelfile(built: Any, ollama_server: RunningOllama) -> None:
-    command = [str(ollama_server.program.binary), "create", "tiny-vision-cli", "-f", "Modelfile"]
+    command = [str(ollama_server.program.path), "create", "tiny-vision-cli", "-f", "Modelfile"]
     environment = {"OLLAMA_HOST": ollama_server.host, "HOME": str(built.package.folder.parent)}
     subprocess.run(command, cwd=built.package.folder, env=environment, check=True, capture_output=True)
     server = OllamaServer(ollama_server.host)
@@ -119,9 +121,7 @@ def test_an_image_stands_where_the_template_has_it(
     image = vision.stripes()
     rendered = server.render_chat("tiny-vision:latest", asked(QUESTION, image))
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    parts = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-    messages = [{"role": "user", "content": parts}]
-    trained = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    trained = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
     assert rendered.count("[img-0]") == trained.count("<start_of_image>") == 1
     assert rendered.replace("[img-0]", "<start_of_image>") == trained.removeprefix("<s>")
 
@@ -130,9 +130,57 @@ def test_images_enter(built: Any, server: OllamaServer) -> None:
     stripes = candidates(server, vision.stripes())
     again = candidates(server, vision.stripes())
     other = candidates(server, vision.red_and_blue())
-    print("same", distance(stripes, again), "other", distance(stripes, other))
     assert distance(stripes, again) < 1e-3
     assert distance(stripes, other) > 10 * max(distance(stripes, again), 1e-4)
+
+
+def trained(checkpoint: Path, image: bytes, around: str) -> tuple[dict[str, list[float]], int]:
+    """transformers' probabilities of the next token by its text, and the number of prompt tokens.
+
+    ``around``: what stands before and after the image's tokens.
+    """
+    import torch
+    import transformers
+    from PIL import Image
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    model = transformers.Gemma3ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    pixels = transformers.AutoImageProcessor.from_pretrained(checkpoint)(
+        images=Image.open(BytesIO(image)), return_tensors="pt"
+    ).pixel_values
+    soft = vision.IMAGE_TOKENS[2]
+    text = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
+    placed = f"{around}<start_of_image>{soft * vision.TOKENS_PER_IMAGE}<end_of_image>{around}"
+    text = text.replace("<start_of_image>", placed)
+    tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    of_image = (tokens == tokenizer.convert_tokens_to_ids(soft)).long()
+    with torch.inference_mode():
+        logits = model.eval()(input_ids=tokens, pixel_values=pixels, token_type_ids=of_image).logits[0, -1]
+    found: dict[str, list[float]] = {}
+    for token, probability in enumerate(logits.softmax(-1).tolist()):
+        found.setdefault(tokenizer.decode([token]), []).append(probability)
+    return found, tokens.shape[1]
+
+
+@pytest.mark.parametrize("image", [vision.stripes, vision.red_and_blue])
+def test_the_server_sees_what_transformers_sees(
+    built: Any, checkpoint: Path, server: OllamaServer, image: Callable[[], bytes]
+) -> None:
+    served = candidates(server, image())
+    answer = server.chat("tiny-vision:latest", asked(QUESTION, image()), GREEDY)
+    distances = {}
+    for around in ("", "\n\n"):
+        source, tokens = trained(checkpoint, image(), around)
+        common = served.keys() & source.keys()  # others are parts of a character
+        assert len(common) > 15
+        distances[around] = max(
+            min(abs(log(served[token]) - log(value)) for value in source[token]) for token in common
+        )
+        assert (tokens == answer.prompt_tokens) is (around == "")
+    assert distances[""] < 0.02
+    # what its finding says: the processor's blank lines are missing
+    assert distances["\n\n"] > 0.2
+    assert any("blank line" in finding.message for finding in built.findings)
 
 
 def test_no_vision_leaves_it_out(checkpoint: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.support.llama_cpp import llama_cpp_source
 
@@ -95,7 +96,7 @@ def _sentencepiece_model(
     (folder / "tokenizer.vocab").unlink()
     model = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
     special = {"normalized": False, "lstrip": False, "rstrip": False, "single_word": False, "special": True}
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "LlamaTokenizer" if add_dummy_prefix else "GemmaTokenizer",
         "bos_token": "<s>",
         "eos_token": "</s>",

@@ -39,6 +39,7 @@ ORDER = (
     "verification",
     "report",
     "store",
+    "target",
     "proving",
     "pipeline",
     "recheck",
