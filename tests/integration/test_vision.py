@@ -21,6 +21,7 @@ from ggufpack.spec import BuildSpec
 from ggufpack.store.package import read_package
 from tests.support import oracle, vision
 from tests.support.ollama_server import RunningOllama
+from tests.support.tokenizers import IMAGE_TOKENS
 
 GREEDY = {"temperature": 0.0, "seed": 0, "num_predict": 1, "repeat_penalty": 1.0}
 QUESTION = "What is in the picture?"
@@ -148,7 +149,7 @@ def trained(checkpoint: Path, image: bytes, around: str) -> tuple[dict[str, list
     pixels = transformers.AutoImageProcessor.from_pretrained(checkpoint)(
         images=Image.open(BytesIO(image)), return_tensors="pt"
     ).pixel_values
-    soft = vision.IMAGE_TOKENS[2]
+    soft = IMAGE_TOKENS[2]
     text = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
     placed = f"{around}<start_of_image>{soft * vision.TOKENS_PER_IMAGE}<end_of_image>{around}"
     text = text.replace("<start_of_image>", placed)
