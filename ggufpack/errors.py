@@ -28,12 +28,13 @@ GgufpackError                         exit 1
 │   ├── ModelExistsError
 │   ├── ServerDiskFullError
 │   ├── ServerResponseError
+│   │   └── EndpointRefusedError               an OpenAI endpoint does not do what a field asks for
 │   ├── ModelNotFoundError                     neither the server nor the registry behind it has the model
 │   ├── RemoteRegistryError                    the registry that the server pushes to or pulls from
 │   │   ├── SignInError                        it does not know the server's key, or the key may not do this
 │   │   └── TransferBrokenError                cut, or a passing fault: running it again goes on
 │   ├── HubError                               the Hugging Face Hub
-│   └── TrackerError                           SwanLab, Weights & Biases
+│   ├── TrackerError                           SwanLab, Weights & Biases
 │   └── StoreError                             an offline store, damaged or on a disk that refuses
 │       └── ArchiveError                       the archive of one is damaged, or cut short
 │           └── RefusedArchiveError            it holds what an archive of a store cannot hold
@@ -214,6 +215,10 @@ class ServerDiskFullError(RegistryError):
 
 class ServerResponseError(RegistryError):
     """The server answered with an error or with something unexpected."""
+
+
+class EndpointRefusedError(ServerResponseError):
+    """The server understood a request and does not do what it asks for."""
 
 
 class ModelNotFoundError(RegistryError):

@@ -14,10 +14,12 @@ from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.checkpoint.adapted import open_model
 from ggufpack.checkpoint.vision import has_vision_tower, left_out
-from ggufpack.convert.job import conversion_job, memory_needed
+from ggufpack.convert.job import conversion_job, layer_job, memory_needed
 from ggufpack.convert.process import Converted, Worker
+from ggufpack.convert.protocol import Job
 from ggufpack.engine.choose import find_server
 from ggufpack.errors import VerificationError
+from ggufpack.layering import LAYER_TYPE, Layering, without_merge
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
@@ -77,6 +79,7 @@ def build(
     vision: bool = True,
     base: str | os.PathLike[str] | None = None,
     adapters: Sequence[str | os.PathLike[str] | AdapterSpec] = (),
+    from_model: str | None = None,
     worker: Worker | None = None,
     token: str | None = None,
     on_event: EventHandler | None = None,
@@ -109,6 +112,8 @@ def build(
         base: base model of ``checkpoint``, when that is a PEFT adapter; ``None`` takes the folder that the
             adapter names.
         adapters: PEFT adapters that are merged into the model while it is converted, in this order.
+        from_model: name of a model on the server: the adapter is registered as a layer on it, and is not
+            merged. ``quantization`` and ``imatrix`` say nothing then.
         worker: of ``open_worker``, for several builds: its libraries are imported once, and it stays
             open; ``None`` starts one for this build.
         token: in the record, and in all temporary names: by it a caller who ends the process finds them.
@@ -146,6 +151,7 @@ def build(
             item if isinstance(item, AdapterSpec) else AdapterSpec(Path(item)) for item in adapters
         ),
         token=token,
+        from_model=from_model,
     )
     return run(spec, on_event or ignore_event, worker)
 
@@ -231,7 +237,7 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
         converted = making.convert(target.folder, plan_only=True)
         planned = tuple(map(_planned, converted.files))
         projector = None if converted.projector is None else _planned(converted.projector)
-        modelfile = making.modelfile(spec.quantizations[0], converted.projector)
+        modelfile = making.modelfile(target.quantizations[0], converted.projector)
         text = making.modelfile_text(modelfile)
         existing = next(folder for folder in target.folder.absolute().parents if folder.exists())
         server = making.server
@@ -277,6 +283,7 @@ class _Making:
     prompt: Prompt
     prover: Prover
     imatrix: Mapping[str, object] | None
+    layering: Layering | None
 
     @classmethod
     def begin(
@@ -302,7 +309,10 @@ class _Making:
             StoreFolder(spec.store).refuse_existing(target.all_names())
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
             checkpoint = stack.enter_context(open_model(spec.checkpoint, spec.base, spec.adapters))
-            log.add(checkpoint.findings)
+            layering = None
+            if spec.from_model is not None and server is not None:
+                layering = Layering.begin(server, spec.from_model, checkpoint)
+            log.add(without_merge(checkpoint.findings) if layering else checkpoint.findings)
         with log.stage(Stage.VENDOR, "Checking the converter"):
             vendor = vendoring.require(log.on_event)
             worker = stack.enter_context(Worker(vendor)) if given is None else given
@@ -310,15 +320,25 @@ class _Making:
         with log.stage(Stage.TEMPLATE, "Carrying over the chat template"):
             prompt = prepare_prompt(checkpoint, spec.template, None if server is None else server.version)
             log.add(prompt.findings)
+            if layering is not None:
+                log.add(layering.findings(checkpoint, prompt))
             options = FidelityOptions(spec.calibration, spec.device, spec.trust_remote_code, spec.threads)
             fidelity = fidelity_check(spec.verify, checkpoint, prompt, vendor, options, log)
             prover = Prover(checkpoint, prompt, spec.verify, fidelity, log)
+        own = given is None
         return cls(
-            spec, target, log, stack, server, checkpoint, worker, given is None, prompt, prover, imatrix
+            spec, target, log, stack, server, checkpoint, worker, own, prompt, prover, imatrix, layering
         )
 
     def convert(self, folder: Path, *, plan_only: bool = False) -> Converted:
         """Write the GGUF files to ``folder``."""
+        if self.layering is not None:
+            path = folder / self.target.file_name(LAYER_TYPE)
+            job = layer_job(self.checkpoint, self.layering.layer, (LAYER_TYPE, path), plan_only=plan_only)
+            converted = self._convert(job, "Converting the adapter")
+            if not plan_only:
+                self.layering.check(path)
+            return converted
         spec = self.spec
         job = conversion_job(
             self.checkpoint,
@@ -334,6 +354,9 @@ class _Making:
             plan_only=plan_only,
         )
         title = "Laying out the files" if plan_only else f"Converting to {', '.join(spec.quantizations)}"
+        return self._convert(job, title)
+
+    def _convert(self, job: Job, title: str) -> Converted:
         with self.log.stage(Stage.CONVERSION, title):
             try:
                 converted = self.worker.convert(job, self.log.weights_done)
@@ -342,8 +365,8 @@ class _Making:
                     self.worker.close()  # its memory is the verification's now
             for sentence in converted.notes:
                 self.log.on_event(Note(sentence))
-            if has_vision_tower(self.checkpoint):
-                self.log.keep(left_out(self.checkpoint, wanted=spec.vision, projector=converted.projector))
+            if self.layering is None:
+                self.log.keep(left_out(self.checkpoint, self.spec.vision, converted.projector))
             return converted
 
     @property
@@ -359,10 +382,10 @@ class _Making:
             f"./{self.target.file_name(quantization)}",
             projector=None if projector is None else f"./{projector.path.name}",
             system=self.spec.system,
-            overrides=self.spec.parameters,
+            overrides=self.spec.parameters if self.layering is None else self.layering.parameters(self.spec),
         )
         self.log.add(findings)
-        return modelfile
+        return modelfile if self.layering is None else self.layering.modelfile(modelfile)
 
     def modelfile_text(self, modelfile: Modelfile) -> str:
         """As a file."""
@@ -416,7 +439,8 @@ class _Making:
             if self.spec.verify == "none":
                 done = Verification(names[0], "none", "none")
             elif self.server is not None and staged is not None:
-                done = self.prover.on_server(self.server, staged.name, names[0], modelfile, file.path)
+                gguf = file.path if self.layering is None else None  # it is no model of its own
+                done = self.prover.on_server(self.server, staged.name, names[0], modelfile, gguf)
             else:
                 done = self.prover.embedded(file.path, names[0], modelfile)
         wanted = self.spec.register and self.spec.store is None
@@ -436,6 +460,7 @@ class _Making:
                     modelfile.to_create_request(),
                     projector=projector,
                     native=self.prompt.plan.strategy == "native",
+                    base=None if self.layering is None else self.layering.base,
                     token=self.spec.token,
                     on_event=self.log.on_event,
                 )

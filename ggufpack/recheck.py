@@ -13,6 +13,7 @@ from ggufpack import vendoring
 from ggufpack.chat_template.prompt import prepare_prompt
 from ggufpack.checkpoint.adapted import open_model
 from ggufpack.errors import UsageError, VerificationError
+from ggufpack.gguf_header import GgufFileError, read_gguf_header
 from ggufpack.modelfile.assemble import assemble
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.package_folder import RECORD_NAME
@@ -137,12 +138,27 @@ class _Target:
                     action="Give a GGUF file, a package folder, or the name of a model on the server.",
                     path=path,
                 )
-            return cls(files)
+            return cls(tuple(map(_model_file, files)))
         if path.is_file():
-            return cls((path,))
+            return cls((_model_file(path),))
         if path.suffix == GGUF_SUFFIX or path.is_absolute():
             raise UsageError(f"{path} does not exist.", action="Check the path.", path=path)
         return cls(() if gguf is None else (gguf,), text)
+
+
+def _model_file(path: Path) -> Path:
+    """The file, when it is not an adapter that a package puts on a registered model."""
+    try:
+        kind = read_gguf_header(path).text("general.type")
+    except GgufFileError:
+        return path  # the engine says what is wrong with it
+    if kind != "adapter":
+        return path
+    raise UsageError(
+        f"{path} is an adapter, which runs only on its base model.",
+        action="Give the name that it is registered under.",
+        path=path,
+    )
 
 
 def _verified(prover: Prover, target: _Target, server: OllamaServer | None) -> Iterator[Verification]:
@@ -154,6 +170,12 @@ def _verified(prover: Prover, target: _Target, server: OllamaServer | None) -> I
     with prover.log.stage(Stage.VERIFICATION, f"Verifying {target.name}"):
         shown = server.show(target.name)
         blob = target.files[0] if target.files else local_blob(shown)
+        if shown.adapters and prover.fidelity is not None:
+            raise UsageError(
+                f"{target.name} has an adapter, and the engine that compares logits runs no adapters.",
+                action="Verify it with --level smoke.",
+                key="level",
+            )
         # what it has to stop at is the checkpoint's; a system text is its owner's wish
         modelfile = _modelfile(prover, target.name, shown.system or None)
         yield prover.on_server(server, target.name, target.name, modelfile, blob)

@@ -156,6 +156,8 @@ class BuildSpec:
         device: where the trained model runs for fidelity.
         base: base model of the adapters, where ``checkpoint`` is itself the first adapter.
         adapters: merged into ``checkpoint`` (or ``base``) while it is converted, in this order.
+        from_model: a model on the server that the adapter is registered on as a layer of its own; ``None``
+            merges it.
         reuse: take encoded tensors from the cache, and put them there.
         cache: folder of the tensor cache; ``None`` is the user's.
         vision: whether the vision tower of a checkpoint that has one is packaged.
@@ -185,6 +187,7 @@ class BuildSpec:
     device: str = "auto"
     base: Path | None = None
     adapters: tuple[AdapterSpec, ...] = ()
+    from_model: str | None = None
     reuse: bool = False
     cache: Path | None = None
     vision: bool = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufpack.errors import UsageError
+from ggufpack.layering import refuse_options, types_of
 from ggufpack.proofs import VERIFY_LEVELS
 from ggufpack.registry.names import latest, suggested, tagged, validate
 from ggufpack.spec import BuildSpec, GgufFile, Package
@@ -71,6 +72,8 @@ def target_of(spec: BuildSpec) -> Target:
     name = spec.name or suggested(spec.checkpoint.resolve().name)
     validate(name)
     folder = (spec.output or DEFAULT_OUTPUT) / name.rsplit("/", 1)[-1]
-    target = Target(name, folder, spec.quantizations)
-    target.all_names()  # a name with a tag of its own is refused here, before any work
+    target = Target(name, folder, types_of(spec))
+    names = target.all_names()  # a name with a tag of its own is refused here, before any work
+    if spec.from_model is not None:
+        refuse_options(spec, names)
     return target

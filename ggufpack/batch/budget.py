@@ -16,6 +16,7 @@ from ggufpack.batch.transfer import sizes
 from ggufpack.batch.urls import joined, url_of
 from ggufpack.checkpoint import Checkpoint, open_checkpoint
 from ggufpack.checkpoint.adapted import open_model
+from ggufpack.checkpoint.layout import ADAPTER_WEIGHTS
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
 from ggufpack.child import usable_cpus
 from ggufpack.convert.job import memory_needed, worker_memory
@@ -48,7 +49,7 @@ def needs_of(spec: BuildSpec) -> Needs:
         GgufpackError: the checkpoint cannot be opened.
     """
     memory = memory_of(spec)
-    disk = sum(file_size(_tensors(spec), quantization) for quantization in spec.quantizations)
+    disk = _package_size(spec)
     models = (spec.checkpoint, *(one.folder for one in spec.adapters), spec.base)
     urls = filter(None, (url_of(model) for model in models if model is not None))
     fetched = sum(sum(sizes(url).values()) for url in urls)
@@ -94,6 +95,20 @@ def _opened(spec: BuildSpec) -> Iterator[Checkpoint]:
         return
     with open_model(spec.checkpoint, spec.base, spec.adapters) as checkpoint:
         yield checkpoint
+
+
+def _package_size(spec: BuildSpec) -> int:
+    if spec.from_model is not None:
+        return _layer_size(spec)
+    tensors = _tensors(spec)
+    return sum(file_size(tensors, quantization) for quantization in spec.quantizations)
+
+
+def _layer_size(spec: BuildSpec) -> int:
+    """Bytes of an adapter in float32, at most."""
+    folders = (spec.checkpoint, *(one.folder for one in spec.adapters))
+    stored = [path.stat().st_size for path in (one / ADAPTER_WEIGHTS for one in folders) if path.is_file()]
+    return 2 * sum(stored) + _HEADER_BYTES
 
 
 def _bits(kind: TensorType) -> float:

@@ -81,9 +81,12 @@ def is_whole(folder: Path, outputs: Mapping[str, str]) -> bool:
     return bool(outputs) and all(digest_of(folder / name) == digest for name, digest in outputs.items())
 
 
-def is_registered(server: OllamaServer | None, target: Target, result: Mapping[str, Any]) -> bool:
+def is_registered(
+    server: OllamaServer | None, target: Target, result: Mapping[str, Any], from_model: str | None
+) -> bool:
     """Whether the names that a build registered still stand for its files.
 
+    With ``from_model`` they must also lie on what that name stands for now.
     What was built when no server answered is not finished once one does.
 
     Raises:
@@ -97,9 +100,17 @@ def is_registered(server: OllamaServer | None, target: Target, result: Mapping[s
             f"{target.name} was registered, and no Ollama server answers to say whether it still is.",
             action="Start the server, or pass --no-register.",
         )
+    base = None
+    if from_model is not None:
+        if not server.exists(from_model):
+            return False
+        base = server.show(from_model).sha256
     for file in result["files"]:
         for name in registered.intersection(target.names(file["quantization"])):
-            if not server.exists(name) or server.show(name).sha256 != file["sha256"]:
+            if not server.exists(name):
+                return False
+            shown = server.show(name)
+            if shown.own_sha256 != file["sha256"] or base not in (None, shown.sha256):
                 return False
     return True
 
@@ -114,7 +125,7 @@ def refuse_foreign_names(server: OllamaServer, target: Target, own: Collection[s
     for name in target.all_names():
         if not server.exists(name):
             continue
-        if server.show(name).sha256 not in own:
+        if server.show(name).own_sha256 not in own:
             raise ModelExistsError(
                 f'The Ollama server at {server.host} has a model "{name}" that this batch did not make.',
                 action="Choose another name, or pass --overwrite to replace it.",
@@ -181,7 +192,7 @@ def clean_up_server(server: OllamaServer, token: str) -> set[str]:
     """Remove what a killed build left on the server; the sha256 of those models' files."""
     digests = set()
     for name in leftovers(server, token):
-        digest = server.show(name).sha256
+        digest = server.show(name).own_sha256
         if digest is not None:
             digests.add(digest)
         server.delete(name)

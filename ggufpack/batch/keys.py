@@ -218,6 +218,7 @@ _KEYS: Mapping[str, tuple[str, str, Reader]] = {
     "device": ("a text", "device", _text),
     "base": ("a folder", "base", _model),
     "adapter": ("DIR, DIR=WEIGHT, or a list of them", "adapters", _adapters),
+    "from": ("a model's name", "from_model", _text),
     "reuse": ("true or false", "reuse", _flag),
     "cache": ("a folder", "cache", _folder),
 }

@@ -13,6 +13,7 @@ from ggufpack.batch.names import make_name
 from ggufpack.batch.urls import absolute, check_url, shown, url_of
 from ggufpack.checkpoint.layout import CONFIG
 from ggufpack.errors import GgufpackError, ManifestError, UsageError
+from ggufpack.layering import types_of
 from ggufpack.registry.names import parse, suggested
 from ggufpack.spec import BuildSpec
 from ggufpack.target import DEFAULT_OUTPUT, target_of
@@ -166,7 +167,7 @@ def _plan(wanted: Wanted, found: Found, spec: BuildSpec) -> Planned:
 
 def _name(spec: BuildSpec, found: Found) -> str:
     fields = dict(found.fields)
-    fields["type"] = spec.quantizations[0].lower()
+    fields["type"] = types_of(spec)[0].lower()
     if spec.adapters:
         fields["adapter"] = spec.adapters[0].folder.name
     if spec.name is not None:

@@ -173,7 +173,9 @@ class BatchRun:
         if entry.outcome is None or not existing.is_whole(entry.target, entry.outputs):
             return False
         same = entry.input_digest == self._digest(inputs)
-        return same and existing.is_registered(server, target_of(spec), entry.outcome["result"])
+        return same and existing.is_registered(
+            server, target_of(spec), entry.outcome["result"], spec.from_model
+        )
 
     def _is_adoptable(
         self,
@@ -193,7 +195,7 @@ class BatchRun:
         return (
             existing.is_whole(folder, existing.outputs_of(result))
             and entry.input_digest == self._digest(inputs)
-            and existing.is_registered(server, target_of(spec), result)
+            and existing.is_registered(server, target_of(spec), result, spec.from_model)
         )
 
     # --- a build ------------------------------------------------------------------

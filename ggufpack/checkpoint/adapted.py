@@ -105,12 +105,13 @@ def _without_twin(adapter: Adapter, embedding: TensorInfo | None) -> Adapter:
     twin = None if embedding is None else adapter.whole.get(embedding.name)
     if head is None or twin is None or head.shape != twin.shape or head.dtype != twin.dtype:
         return adapter
-    if not _same_bytes(head, twin):
+    if not same_bytes(head, twin):
         return adapter
     return replace(adapter, whole={name: tensor for name, tensor in adapter.whole.items() if name != HEAD})
 
 
-def _same_bytes(one: TensorInfo, other: TensorInfo) -> bool:
+def same_bytes(one: TensorInfo, other: TensorInfo) -> bool:
+    """Whether two tensors of one size hold the same."""
     block = 1 << 20
     with one.file.open("rb") as left, other.file.open("rb") as right:
         left.seek(one.begin)
@@ -179,7 +180,7 @@ def _findings(adaptation: Adaptation, config: ModelConfig) -> Iterator[Finding]:
         if not _is_named(adapter.config.base, adaptation.base):
             yield make_finding(
                 "GP122",
-                f"{adapter.folder} was trained on {adapter.config.base}, and is merged into"
+                f"{adapter.folder} was trained on {adapter.config.base}, and its base model here is"
                 f" {adaptation.base}; its tensors fit.",
                 path=adapter.config.path,
                 key="base_model_name_or_path",

@@ -51,6 +51,10 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP125": FindingKind(_INFO, "tied embeddings become separate, as they were in training"),
     "GP126": FindingKind(_INFO, "the base model was taken from the adapter's or the trainer's configuration"),
     "GP127": FindingKind(_INFO, "the trainer's configuration names a chat template"),
+    "GP128": FindingKind(_INFO, "an adapter becomes a layer on a model that is registered"),
+    "GP129": FindingKind(
+        _UNCHECKED, "whether a registered model has the weights of the base was not checked"
+    ),
     "GP130": FindingKind(_WARNING, "the converter knows no vision tower of this architecture"),
     "GP131": FindingKind(_INFO, "the vision tower is left out, as asked for"),
     "GP132": FindingKind(_UNCHECKED, "what the packaged vision tower makes of an image was not compared"),

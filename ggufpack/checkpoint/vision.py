@@ -33,14 +33,16 @@ def has_vision_tower(checkpoint: Checkpoint) -> bool:
     return described and any(_TOWER.search(name) for name in checkpoint.tensors)
 
 
-def left_out(checkpoint: Checkpoint, *, wanted: bool, projector: GgufFile | None) -> tuple[Finding, ...]:
-    """What a checkpoint with a vision tower loses, or what of it is not proven.
+def left_out(checkpoint: Checkpoint, wanted: bool, projector: GgufFile | None) -> tuple[Finding, ...]:
+    """What a checkpoint with a vision tower loses, or what of it is not proven; nothing without one.
 
     Args:
-        checkpoint: has a vision tower.
+        checkpoint: opened.
         wanted: whether it was to be packaged.
         projector: its file, when the converter wrote one.
     """
+    if not has_vision_tower(checkpoint):
+        return ()
     path = checkpoint.model_config.path
     if not wanted:
         message = "The vision tower is left out, as asked for: the package takes no images."

@@ -44,6 +44,13 @@ ADAPTER_OPTIONS = (
         help="PEFT adapter that is merged into the model while it is converted; may be repeated.",
     ),
 )
+FROM_OPTION = click.option(
+    "--from",
+    "from_model",
+    metavar="NAME",
+    help="A model on the server: CHECKPOINT, an adapter, is not merged but registered as an ADAPTER layer on"
+    " that model. Of its base folder (--base) only configuration, tokenizer and shapes are read.",
+)
 
 
 def _reuse_option(default: bool) -> Callable[[Any], Any]:
@@ -59,6 +66,7 @@ _OPTIONS = (
     click.argument("checkpoint", type=click.Path(path_type=Path)),
     click.option("--name", help="Name in Ollama.  [default: the folder's name]"),
     *ADAPTER_OPTIONS,
+    FROM_OPTION,
     click.option(
         "-q",
         "--quantization",

@@ -8,6 +8,7 @@ from pathlib import Path
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.chat_template.stops import end_tokens
 from ggufpack.checkpoint import Checkpoint
+from ggufpack.checkpoint.adapter_layer import AdapterLayer
 from ggufpack.checkpoint.experts import unwritten_keys
 from ggufpack.child import usable_cpus
 from ggufpack.convert.protocol import Job
@@ -54,6 +55,20 @@ def conversion_job(
         earlier=tuple((name, path.absolute()) for name, path in (earlier or {}).items()),
         projector=None if projector is None else projector.absolute(),
         merge=None if checkpoint.adaptation is None else checkpoint.adaptation.merge.to_json(),
+    )
+
+
+def layer_job(
+    checkpoint: Checkpoint, layer: AdapterLayer, output: tuple[str, Path], *, plan_only: bool
+) -> Job:
+    """The job that writes an adapter of its own; ``output`` is a name for its type, and the file."""
+    return Job(
+        checkpoint=checkpoint.folder.resolve(),
+        outputs=(output,),
+        intermediate="f32",
+        config=unwritten_keys(checkpoint.model_config),
+        plan_only=plan_only,
+        layer=layer.to_json(),
     )
 
 

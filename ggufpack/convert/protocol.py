@@ -28,6 +28,8 @@ class Job:
         earlier: (file type, path) of the files of a package that this one replaces, if they are there.
         projector: temporary path of the vision tower's file; ``None`` writes none.
         merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
+        layer: the one output is this adapter (``checkpoint.adapter_layer.AdapterLayer``, as JSON data) as a
+            GGUF LoRA, not the model.
     """
 
     checkpoint: Path
@@ -44,6 +46,7 @@ class Job:
     earlier: tuple[tuple[str, Path], ...] = ()
     projector: Path | None = None
     merge: Mapping[str, Any] | None = None
+    layer: Mapping[str, Any] | None = None
 
     def to_line(self) -> bytes:
         """As it goes through the pipe."""

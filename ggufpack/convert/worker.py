@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from ggufpack.convert.protocol import Job
 from ggufpack.vendoring.loading import compiled_elsewhere
 
 if TYPE_CHECKING:
+    from ggufpack.convert.reuse import Reuse
     from ggufpack.convert.sink import TensorSink, Written
     from ggufpack.tensor_cache import TensorCache
 
@@ -36,6 +38,7 @@ class Converter:
         # before the vendored tree is on the path: these keep their own compiled files
         load_libraries(imports)
         self._imports = imports
+        self._vendor = vendor
         self._bytecode = bytecode
         os.environ.pop("NO_LOCAL_GGUF", None)  # set, even empty, it makes the converter take another gguf
         sys.path[:0] = [str(vendor), str(vendor / "gguf-py")]
@@ -93,6 +96,14 @@ class Converter:
             gguf.GGUFWriter = usual
             sink.close()
         return sink
+
+    def write_adapter(self, job: Job, layer: Mapping[str, Any]) -> Written:
+        """Write the job's adapter. Raises AdapterError where llama.cpp's script cannot."""
+        from ggufpack.convert.lora_file import write_adapter
+
+        guard_pretrained(trusted=job.trust_remote_code, imports=self._imports)
+        with compiled_elsewhere(self._bytecode):
+            return write_adapter(self._vendor, job, layer)
 
     def convert(self, job: Job, reporter: Reporter) -> TensorSink:
         """Write the job's files; the sink that did it. Raises whatever the converter raises."""
@@ -214,10 +225,17 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     reporter.send("ready", seconds=time.perf_counter() - started)
     for line in sys.stdin.buffer:
         job = Job.from_line(line)
+        reuse: Reuse | None = None
         try:
-            sink = converter.convert(job, reporter)
-            wanted = job.projector is not None and converter.has_projector(job.checkpoint)
-            tower = converter.convert_projector(job, reporter).written if wanted else []
+            tower: list[Written] = []
+            if job.layer is not None:
+                written = [converter.write_adapter(job, job.layer)]
+            else:
+                sink = converter.convert(job, reporter)
+                written, reuse = sink.written, sink.reuse
+                del sink  # its recipes go now, not with the next job
+                if job.projector is not None and converter.has_projector(job.checkpoint):
+                    tower = converter.convert_projector(job, reporter).written
         except AllOfTransformersNeeded as needed:
             reporter.send("restart", reason=str(needed.__cause__))
         except (Exception, SystemExit) as error:  # a few architectures call sys.exit
@@ -226,13 +244,12 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
         else:
             reporter.send(
                 "done",
-                files=[_described(file) for file in sink.written],
+                files=[_described(file) for file in written],
                 projector=_described(tower[0]) if tower else None,
                 peak_rss=peak_rss(),
-                reused=None if sink.reuse is None else asdict(sink.reuse.reused()),
-                notes=[] if sink.reuse is None else sink.reuse.notes(),
+                reused=None if reuse is None else asdict(reuse.reused()),
+                notes=[] if reuse is None else reuse.notes(),
             )
-            del sink  # its recipes go now, not with the next job
         gc.collect()
 
 

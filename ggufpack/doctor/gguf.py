@@ -103,13 +103,17 @@ def check_gguf(
         prompts: whether the chat template is read; a package's second file has the same.
 
     Returns:
-        ``None`` when the header cannot be read.
+        ``None`` when the header cannot be read, and for an adapter, which is no model of its own.
     """
     header = _read(log, path)
     if header is None:
         return None
     facts = log.facts.setdefault("gguf", {}).setdefault(path.name, {})
     architecture = header.text("general.architecture")
+    if header.text("general.type") == "adapter":
+        facts |= {"architecture": architecture, "size": header.size, "name": header.text("general.name")}
+        log.skip_all(_AFTER_HEADER, "it is an adapter, no model")
+        return None
     with log.check(TYPES):
         log.add(_check_tensors(header))
     types = Counter(tensor.type_name or f"type {tensor.type_number}" for tensor in header.tensors)

@@ -191,15 +191,19 @@ def _check_modelfile(log: Log, folder: Path, kind: str, name: str, result: Mappi
         return  # told with the files
     modelfile = check_modelfile(log, path)
     expected = next((file["path"] for file in _recorded(result) if file.get("quantization") == kind), None)
-    if modelfile is not None and expected is not None and Path(modelfile.from_).name != expected:
+    if modelfile is None or expected is None:
+        return
+    # an adapter lies on a model of the server
+    key, named = ("ADAPTER", modelfile.adapters[0]) if modelfile.adapters else ("FROM", modelfile.from_)
+    if Path(named).name != expected:
         log.add(
             [
                 make_finding(
                     "GP162",
-                    f"{path}: FROM is {modelfile.from_}, and the record has {expected} for {kind}.",
+                    f"{path}: {key} is {named}, and the record has {expected} for {kind}.",
                     path=path,
-                    key="FROM",
-                    action=f"Write FROM ./{expected}",
+                    key=key,
+                    action=f"Write {key} ./{expected}",
                 )
             ]
         )

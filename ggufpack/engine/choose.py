@@ -13,8 +13,8 @@ from ggufpack.spec import BuildSpec
 def find_server(spec: BuildSpec) -> OllamaServer | None:
     """The Ollama server, if one answers; ``None`` when the build does without.
 
-    A server that was named (``--host``, ``OLLAMA_HOST``, ``--register``) must answer; and one must
-    when the package is to be verified and there is no embedded engine.
+    A server that was named (``--host``, ``OLLAMA_HOST``, ``--register``, or by a model on it) must answer;
+    and one must when the package is to be verified and there is no embedded engine.
 
     Raises:
         ServerUnreachableError: it must and does not.
@@ -27,7 +27,7 @@ def find_server(spec: BuildSpec) -> OllamaServer | None:
     except ServerUnreachableError:
         server.close()
         named = spec.host is not None or spec.require_server or bool(os.environ.get("OLLAMA_HOST"))
-        if named or (spec.verify != "none" and not has_embedded_engine()):
+        if named or spec.from_model is not None or (spec.verify != "none" and not has_embedded_engine()):
             raise
         return None
     return server

@@ -21,7 +21,7 @@ from ggufpack.engine.openai_requests import (
     server_name,
     stream_request,
 )
-from ggufpack.errors import ServerResponseError, ServerUnreachableError, UsageError
+from ggufpack.errors import EndpointRefusedError, ServerResponseError, ServerUnreachableError, UsageError
 from ggufpack.registry.errors import CLASSES
 
 _CONNECT_SECONDS = 10.0
@@ -29,10 +29,6 @@ _READ_SECONDS = 600.0  # a large model is loaded for the first answer
 _ERRORS = tuple(kind for kind in CLASSES if kind.__module__.startswith("httpx"))
 _NOT_UNDERSTOOD = (400, 404, 405, 415, 422, 501)
 KEY_VARIABLE = "OPENAI_API_KEY"
-
-
-class EndpointRefusedError(ServerResponseError):
-    """The server understood a request and does not do what it asks for."""
 
 
 class OpenAIEndpoint:

@@ -5,6 +5,7 @@ This package imports the ollama client and httpx; import it where it is used, no
 
 from __future__ import annotations
 
+from ggufpack.registry.base import RegisteredBase, registered_base
 from ggufpack.registry.register import StagedModel, leftovers, refuse_existing, register, stage_model
 from ggufpack.registry.server import ChatAnswer, OllamaServer
 from ggufpack.registry.shown import ShownModel
@@ -12,10 +13,12 @@ from ggufpack.registry.shown import ShownModel
 __all__ = [
     "ChatAnswer",
     "OllamaServer",
+    "RegisteredBase",
     "ShownModel",
     "StagedModel",
     "leftovers",
     "refuse_existing",
     "register",
+    "registered_base",
     "stage_model",
 ]

@@ -1,4 +1,4 @@
-"""Findings about how a server stored a model (GP520-GP529)."""
+"""Findings about how a server stored a model (GP520-GP530)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ VERSION_UNKNOWN = "GP524"
 NATIVE_UNSUPPORTED = "GP525"
 WEIGHTS_REWRITTEN = "GP526"
 REGISTRY_NOT_READ = "GP527"
-IMAGES_NOT_TAKEN = "GP528"
+ADAPTER_NOT_STORED = "GP529"
+BASE_TEMPLATE = "GP528"
+IMAGES_NOT_TAKEN = "GP530"
 
 
 def template_not_stored(native: bool) -> Finding:
@@ -119,4 +121,26 @@ def registry_not_read(name: str, reason: str) -> Finding:
         f"What the registry serves as {name} was not read from here, so only the server's word is there "
         f"that it is the same model: {reason}",
         key="manifest",
+    )
+
+
+def adapter_not_stored() -> Finding:
+    """The model on the server has another adapter than the one sent, or none."""
+    return Finding(
+        ADAPTER_NOT_STORED,
+        Severity.ERROR,
+        "The server registered the model without the adapter, or with another one",
+        key="ADAPTER",
+        action="Update Ollama, or merge the adapter: ggufpack build BASE --adapter DIR.",
+    )
+
+
+def base_template(name: str) -> Finding:
+    """The registered base answers with another chat template than the adapter was trained with."""
+    return Finding(
+        BASE_TEMPLATE,
+        Severity.INFO,
+        f"{name} answers with another chat template than the one that the adapter was trained with; this"
+        " package has the adapter's",
+        key="TEMPLATE",
     )

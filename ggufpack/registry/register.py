@@ -15,6 +15,7 @@ from typing import Any
 
 from ggufpack.errors import GgufpackError, ModelExistsError, ServerResponseError, ServerVersionError
 from ggufpack.registry import findings as found
+from ggufpack.registry.base import RegisteredBase
 from ggufpack.registry.names import parse
 from ggufpack.registry.server import Json, OllamaServer
 from ggufpack.registry.shown import ShownModel
@@ -88,6 +89,7 @@ def stage_model(
     *,
     projector: GgufFile | None = None,
     native: bool = False,
+    base: RegisteredBase | None = None,
     token: str | None = None,
     on_event: EventHandler = ignore_event,
 ) -> Iterator[StagedModel]:
@@ -100,6 +102,7 @@ def stage_model(
         request: template, system, parameters, license, … (``OllamaServer.create``).
         projector: the vision tower's file, which the server finds out by its header.
         native: the chat template is left to the Jinja inside the GGUF.
+        base: the GGUF is an adapter of this model.
         token: temporary names begin with ``temporary_prefix(token)``.
         on_event: gets byte progress and findings.
 
@@ -123,9 +126,13 @@ def stage_model(
         _upload(server, path, digest, on_event)
     name = temporary_name(token)
     try:
-        server.create(name, {path.name: digest for path, digest in files.items()}, request, status)
+        sent = {path.name: digest for path, digest in files.items()}
+        server.create(name, sent, request, status, base=None if base is None else base.name)
         shown = server.show(name)
-        notes += _compare(shown, request, sha256, native)
+        if base is None:
+            notes += _compare(shown, request, sha256, native)
+        else:
+            notes += _compare_layered(shown, request, sha256, base)
         if projector is not None and "vision" not in shown.capabilities:
             notes.append(found.images_not_taken(shown.capabilities))
         for finding in notes:
@@ -208,12 +215,8 @@ def _check_version(server: OllamaServer, native: bool) -> list[Finding]:
 def _compare(shown: ShownModel, request: Json, sha256: str, native: bool) -> list[Finding]:
     """Findings for every difference between what was sent and what the server says it stored."""
     differences: list[Finding] = []
-    template = request.get("template") or ""
-    if template:
-        if not shown.stores_template(template):
-            differences.append(found.template_not_stored(native=False))
-        elif shown.template != template:
-            differences.append(found.template_ignored())
+    if request.get("template"):
+        differences += _template_difference(shown, request["template"])
     # a detected TEMPLATE does no harm where the server prefers the Jinja to it
     elif shown.has_template_layer and shown.template in shown.modelfile:
         differences.append(found.template_not_stored(native=native))
@@ -224,6 +227,27 @@ def _compare(shown: ShownModel, request: Json, sha256: str, native: bool) -> lis
     if shown.sha256 is not None and shown.sha256 != sha256:
         differences.append(found.weights_rewritten(sha256, shown.sha256))
     return differences
+
+
+def _compare_layered(shown: ShownModel, request: Json, sha256: str, base: RegisteredBase) -> list[Finding]:
+    """As ``_compare``, for an adapter: what was not sent stays the base's."""
+    differences: list[Finding] = []
+    if request.get("template"):
+        differences += _template_difference(shown, request["template"])
+    if shown.system != (request.get("system") or base.shown.system):
+        differences.append(found.system_not_stored())
+    sent = {**base.shown.parameters, "stop": (), **(request.get("parameters") or {})}
+    if difference := _parameter_difference(sent, shown.parameters):
+        differences.append(found.parameters_not_stored(difference))
+    if shown.adapters != (sha256,) or shown.sha256 != base.shown.sha256:
+        differences.append(found.adapter_not_stored())
+    return differences
+
+
+def _template_difference(shown: ShownModel, template: str) -> list[Finding]:
+    if not shown.stores_template(template):
+        return [found.template_not_stored(native=False)]
+    return [] if shown.template == template else [found.template_ignored()]
 
 
 def _parameter_difference(sent: Mapping[str, Any], stored: Mapping[str, tuple[Any, ...]]) -> str:

@@ -149,10 +149,21 @@ class OllamaServer:
         Raises:
             ServerResponseError: there is no such model, or the server does not tell.
         """
-        info = self._post("/api/show", {"model": name, "verbose": True}, f"show {name}").get("model_info")
+        return self.description(name)[0]
+
+    def description(self, name: str) -> tuple[Json, dict[str, tuple[int, ...]]]:
+        """The keys of the stored GGUF, and its tensors' shapes: the row length first, none where the
+        server does not tell them.
+
+        Raises:
+            ServerResponseError: as ``model_info``.
+        """
+        answer = self._post("/api/show", {"model": name, "verbose": True}, f"show {name}")
+        info = answer.get("model_info")
         if not isinstance(info, dict):
             raise refusal("it gives no model_info", host=self.host, doing=f"show {name}")
-        return info
+        tensors = answer.get("tensors") or ()
+        return info, {tensor["name"]: tuple(map(int, tensor["shape"])) for tensor in tensors}
 
     def _try_show(self, name: str) -> ShownModel | None:
         doing = f"show {name}"
@@ -218,6 +229,8 @@ class OllamaServer:
         files: Mapping[str, str],
         request: Json,
         on_status: Callable[[Json], None] | None = None,
+        *,
+        base: str | None = None,
     ) -> None:
         """Register a model from uploaded blobs, with nothing left to the server's detection.
 
@@ -235,6 +248,8 @@ class OllamaServer:
             request: the model's other keys: template, system, parameters, license, messages, info,
                 renderer, parser, requires (api/types.go: CreateRequest).
             on_status: gets every status object of the stream.
+            base: a registered model that the files are an adapter of; it must be there, or the server
+                pulls it.
 
         Raises:
             ValueError: ``request`` has another key.
@@ -245,7 +260,8 @@ class OllamaServer:
             raise ValueError(f"not keys of a create request: {sorted(unknown)}")
         parameters = {"stop": [], **(request.get("parameters") or {})}
         digests = {file: _digest(digest) for file, digest in files.items()}
-        payload = {**request, "model": name, "files": digests, "parameters": parameters, "stream": True}
+        source: Json = {"files": digests} if base is None else {"from": base, "adapters": digests}
+        payload = {**request, **source, "model": name, "parameters": parameters, "stream": True}
         updates: SimpleQueue[Json | Exception | None] = SimpleQueue()
 
         def work() -> None:

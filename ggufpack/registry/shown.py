@@ -12,6 +12,7 @@ from typing import Any
 
 # images.go: Model.String gives a model without a TEMPLATE layer this one
 _NO_TEMPLATE = re.compile(r"^TEMPLATE \{\{ \.Prompt \}\}$", re.MULTILINE)
+_ADAPTER_BLOB = re.compile(r"^ADAPTER .*sha256[-:]([0-9a-f]{64})$", re.MULTILINE)
 _FROM_BLOB = re.compile(r"^FROM (.*sha256[-:]([0-9a-f]{64}))$", re.MULTILINE)
 
 
@@ -28,6 +29,7 @@ class ShownModel:
         capabilities: ``"completion"``, ``"tools"``, ``"thinking"``, …; empty on servers that do not say.
         sha256: hex digest of the stored GGUF, ``None`` where the Modelfile does not name it.
         details: format, family, parameter size and quantisation level, as the server names them.
+        adapters: hex digests of its adapters.
     """
 
     template: str
@@ -37,6 +39,12 @@ class ShownModel:
     capabilities: tuple[str, ...]
     sha256: str | None
     details: Mapping[str, Any]
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def own_sha256(self) -> str | None:
+        """Of the file that it was made with: its adapter, or else its GGUF."""
+        return self.adapters[-1] if self.adapters else self.sha256
 
     @property
     def has_template_layer(self) -> bool:
@@ -71,6 +79,7 @@ def parse_shown(answer: Mapping[str, Any]) -> ShownModel:
         capabilities=tuple(answer.get("capabilities") or ()),
         sha256=blob[2] if blob else None,
         details=answer.get("details") or {},
+        adapters=tuple(_ADAPTER_BLOB.findall(modelfile)),
     )
 
 

@@ -75,6 +75,7 @@ def make_record(
             "vision": spec.vision,
             "allow": sorted(spec.allow),
             "trust_remote_code": spec.trust_remote_code,
+            "from": spec.from_model,
         },
         "converter": dict(converter),
         "chat_template": None if readings is None else dict(readings),

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from ggufpack.chat_template.heldout import TOOLS
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.engine.openai_answers import OpenAIAnswer
-from ggufpack.engine.openai_endpoint import EndpointRefusedError, OpenAIEndpoint
+from ggufpack.engine.openai_endpoint import OpenAIEndpoint
 from ggufpack.engine.openai_requests import MOST_LOGPROBS, forced_text, forced_token
 from ggufpack.engine.protocol import Message
-from ggufpack.errors import ServerResponseError
+from ggufpack.errors import EndpointRefusedError, ServerResponseError
 from ggufpack.proofs import ParsedCheck, PromptCase, SmokeResult, StopCheck, StreamCheck
 from ggufpack.registry.server import ChatAnswer
 from ggufpack.spec import EventHandler, Progress, Stage

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ggufpack.cli.main import main
 from ggufpack.registry import OllamaServer
 from tests.support.lora import train_adapter
 from tests.support.ollama_server import RunningOllama
@@ -73,9 +74,7 @@ def test_the_tour(smollm2: Path, ollama_server: RunningOllama, tmp_path: Path) -
     server.close()
 
 
-@pytest.mark.parametrize(
-    "command", ["build", "plan", "batch", "template", "verify", "report", "doctor", "cache", "vendor", "demo"]
-)
+@pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_is_listed(command: str) -> None:
     assert f"`ggufpack {command}" in README
 

@@ -53,6 +53,7 @@ def test_what_went_in_and_what_came_out(folder: Path, tmp_path: Path) -> None:
         "vision": True,
         "allow": ["GP206", "GP301"],
         "trust_remote_code": False,
+        "from": None,
     }
     source = record["checkpoint"]
     assert source["folder"] == str(folder.resolve())

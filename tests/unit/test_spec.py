@@ -72,6 +72,7 @@ def test_build_json() -> None:
                 "fidelity": None,
                 "logprobs": None,
                 "quantization": None,
+                "embedding": None,
             }
         ],
         "findings": [FINDING],

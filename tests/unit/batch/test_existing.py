@@ -22,10 +22,10 @@ def result(*registered: str) -> dict[str, Any]:
 
 
 def test_what_was_built_without_a_server_is_not_finished_once_there_is_one() -> None:
-    assert is_registered(None, TARGET, result())
-    assert not is_registered(A_SERVER, TARGET, result())
+    assert is_registered(None, TARGET, result(), None)
+    assert not is_registered(A_SERVER, TARGET, result(), None)
 
 
 def test_a_server_that_is_gone_is_not_taken_for_one_that_has_the_model() -> None:
     with pytest.raises(ServerUnreachableError, match="model was registered"):
-        is_registered(None, TARGET, result("model:latest"))
+        is_registered(None, TARGET, result("model:latest"), None)

@@ -11,9 +11,9 @@ import openai.types.chat as official
 import pytest
 
 from ggufpack.engine.openai_answers import Call, error_text, parse_answer, parse_stream
-from ggufpack.engine.openai_endpoint import EndpointRefusedError, OpenAIEndpoint, base_url
+from ggufpack.engine.openai_endpoint import OpenAIEndpoint, base_url
 from ggufpack.engine.openai_requests import ServerKind, chat_request
-from ggufpack.errors import ServerResponseError, ServerUnreachableError, UsageError
+from ggufpack.errors import EndpointRefusedError, ServerResponseError, ServerUnreachableError, UsageError
 from tests.unit.engine import vllm_contract as vllm
 from tests.unit.registry.loopback import Answer, Fake, fake_ollama, reply
 
