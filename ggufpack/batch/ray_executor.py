@@ -90,7 +90,7 @@ class RayExecutor:
             import ray
 
             here = ray.get_runtime_context().get_node_id()
-            strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+            strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
             actor: Any = ray.remote(Relay)
             self._relay = actor.options(num_cpus=0, scheduling_strategy=strategy).remote()
             stack.callback(ray.kill, self._relay)
