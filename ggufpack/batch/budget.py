@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,13 @@ def needs_of(spec: BuildSpec) -> Needs:
     Raises:
         GgufpackError: the checkpoint cannot be opened.
     """
-    memory = memory_of(spec)
-    disk = _package_size(spec)
+    if url_of(_model(spec)) is None:
+        with _opened(spec) as checkpoint:
+            memory = _memory_here(spec, checkpoint)
+            disk = _package_size(spec, lambda: checkpoint.tensors)
+    else:
+        memory = memory_of(spec)
+        disk = _package_size(spec, lambda: _tensors_there(spec))
     models = (spec.checkpoint, *(one.folder for one in spec.adapters), spec.base)
     urls = filter(None, (url_of(model) for model in models if model is not None))
     fetched = sum(sum(sizes(url).values()) for url in urls)
@@ -69,16 +74,19 @@ def memory_of(spec: BuildSpec) -> int:
     url = url_of(_model(spec))
     if url is None:
         with _opened(spec) as checkpoint:
-            return memory_needed(checkpoint, spec.threads) + BUILDER_BYTES
+            return _memory_here(spec, checkpoint)
     tokenizer = storage.size_of(joined(url, "tokenizer.json"))
     return worker_memory(tokenizer, spec.threads or usable_cpus()) + BUILDER_BYTES
 
 
-def _tensors(spec: BuildSpec) -> TensorTable:
+def _memory_here(spec: BuildSpec, checkpoint: Checkpoint) -> int:
+    return memory_needed(checkpoint, spec.threads) + BUILDER_BYTES
+
+
+def _tensors_there(spec: BuildSpec) -> TensorTable:
+    """Of a model that has a URL."""
     url = url_of(_model(spec))
-    if url is None:
-        with _opened(spec) as checkpoint:
-            return checkpoint.tensors
+    assert url is not None  # noqa: S101 - the caller's condition
     with outline(url, 1) as copy:
         return read_tensors(copy)[0]
 
@@ -97,11 +105,12 @@ def _opened(spec: BuildSpec) -> Iterator[Checkpoint]:
         yield checkpoint
 
 
-def _package_size(spec: BuildSpec) -> int:
+def _package_size(spec: BuildSpec, tensors: Callable[[], TensorTable]) -> int:
+    """Bytes of its GGUF files; ``tensors`` are read where they count."""
     if spec.from_model is not None:
         return _layer_size(spec)
-    tensors = _tensors(spec)
-    return sum(file_size(tensors, quantization) for quantization in spec.quantizations)
+    table = tensors()
+    return sum(file_size(table, quantization) for quantization in spec.quantizations)
 
 
 def _layer_size(spec: BuildSpec) -> int:

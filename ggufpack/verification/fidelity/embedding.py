@@ -12,16 +12,20 @@ from types import TracebackType
 
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
-from ggufpack.child import Child, usable_cpus
+from ggufpack.child import usable_cpus
 from ggufpack.engine.llama import engine_name
 from ggufpack.errors import VerificationError
 from ggufpack.proofs import EmbeddingFidelity, TextCosine, TokenizerMiss, TokenizerParity
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
-from ggufpack.vendoring.loading import bytecode_folder
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.builtin import BUILTIN_NAME
-from ggufpack.verification.fidelity.judge import ARITHMETIC_FACTOR, FLOOR
-from ggufpack.verification.fidelity.measure import FidelityOptions, PackageModel, package_model
+from ggufpack.verification.fidelity.judge import hides_mistakes
+from ggufpack.verification.fidelity.measure import (
+    FidelityOptions,
+    PackageModel,
+    package_model,
+    source_process,
+)
 from ggufpack.verification.fidelity.texts import EvaluationText, builtin_texts, read_calibration
 from ggufpack.verification.fidelity.vectors import (
     Vectors,
@@ -76,13 +80,7 @@ class EmbeddingCheck:
         self._source_vectors: Vectors | None = None
         self._source_long: Vectors = as_vectors([])
         self._reference = ""
-        self._source = Child(
-            "ggufpack.verification.fidelity.embedding_worker",
-            (str(vendor), str(bytecode_folder())),
-            what="process of the trained model",
-            error=VerificationError,
-            gpu=options.device != "cpu",
-        )
+        self._source = source_process("embedding_worker", vendor, options)
 
     def __enter__(self) -> EmbeddingCheck:
         self._source.start()
@@ -161,7 +159,7 @@ class EmbeddingCheck:
             by_text=self._by_text(tokens, to_source, expected, cut_alike),
         )
         found = _judged(found, exact=exact)
-        hides = ARITHMETIC_FACTOR * distance(float(arithmetic.min())) > FLOOR
+        hides = hides_mistakes(distance(float(arithmetic.min())))
         if found.verdict == "sound" and exact and hides:
             in_float = limit_of(cosines(whole, as_vectors(answer["float"])))
             found = self._judge_decoded(gguf, found, tokens, rounded, in_float)

@@ -69,6 +69,17 @@ class SourceChoice:
     gap: float
 
 
+def source_process(module: str, vendor: Path, options: FidelityOptions) -> Child:
+    """The process of a trained model, not started; ``module`` is one of this package."""
+    return Child(
+        f"ggufpack.verification.fidelity.{module}",
+        (str(vendor), str(bytecode_folder())),
+        what="process of the trained model",
+        error=VerificationError,
+        gpu=options.device != "cpu",
+    )
+
+
 class FidelityCheck:
     """The source model of one checkpoint, and any number of packages. A context manager.
 
@@ -102,13 +113,7 @@ class FidelityCheck:
         self.window = min(WINDOW, checkpoint.context_length or WINDOW)
         self.left_out: tuple[str, ...] = ()
         self.texts = self._read_texts()
-        self._source = Child(
-            "ggufpack.verification.fidelity.source_worker",
-            (str(vendor), str(bytecode_folder())),
-            what="process of the trained model",
-            error=VerificationError,
-            gpu=options.device != "cpu",
-        )
+        self._source = source_process("source_worker", vendor, options)
         self._source_is_open = False
         self._texts: tuple[TokenizedText, ...] = ()
         self._reference: Mapping[str, Any] = {}
