@@ -13,23 +13,23 @@ from ggufpack import tensor_cache, vendoring
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.checkpoint.adapted import open_model
+from ggufpack.checkpoint.vision import has_vision_tower, left_out
 from ggufpack.convert.job import conversion_job, layer_job, memory_needed
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.convert.protocol import Job
 from ggufpack.engine.choose import find_server
-from ggufpack.errors import UsageError, VerificationError
-from ggufpack.layering import LAYER_TYPE, Layering, refuse_options, types_of, without_merge
+from ggufpack.errors import VerificationError
+from ggufpack.layering import LAYER_TYPE, Layering, without_merge
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
 from ggufpack.progress import StageLog
-from ggufpack.proofs import VERIFY_LEVELS, Verification, VerifyLevel
+from ggufpack.proofs import Verification, VerifyLevel
 from ggufpack.proving import Prover, fidelity_check
 from ggufpack.quantize.imatrix import load_imatrix
 from ggufpack.quantize.types import parse_file_types
 from ggufpack.registry import OllamaServer, StagedModel, refuse_existing, stage_model
-from ggufpack.registry.names import latest, suggested, tagged, validate
 from ggufpack.report.page import REPORT_NAME, write_report
 from ggufpack.report.record import make_record, write_record
 from ggufpack.spec import (
@@ -42,7 +42,6 @@ from ggufpack.spec import (
     EventHandler,
     GgufFile,
     Note,
-    Package,
     PlannedFile,
     Stage,
     ignore_event,
@@ -50,10 +49,9 @@ from ggufpack.spec import (
 from ggufpack.store.folder import StoreFolder
 from ggufpack.store.manifest import Blob
 from ggufpack.store.package import Packaged, StagedInStore, stage_in_store
+from ggufpack.target import Target, target_of
 from ggufpack.verification.fidelity.measure import FidelityOptions
 from ggufpack.verification.findings import failure, not_registered
-
-DEFAULT_OUTPUT = Path("ggufpack-out")
 
 
 def build(
@@ -78,6 +76,7 @@ def build(
     device: str = "auto",
     reuse: bool = False,
     cache: str | os.PathLike[str] | None = None,
+    vision: bool = True,
     base: str | os.PathLike[str] | None = None,
     adapters: Sequence[str | os.PathLike[str] | AdapterSpec] = (),
     from_model: str | None = None,
@@ -109,6 +108,7 @@ def build(
         device: of the trained model for fidelity: ``"auto"`` (a GPU that is there), ``"cpu"`` …
         reuse: take encoded tensors from the cache, and put them there.
         cache: folder of the tensor cache; ``None`` is the user's.
+        vision: package the vision tower of a checkpoint that has one.
         base: base model of ``checkpoint``, when that is a PEFT adapter; ``None`` takes the folder that the
             adapter names.
         adapters: PEFT adapters that are merged into the model while it is converted, in this order.
@@ -145,6 +145,7 @@ def build(
         device=device,
         reuse=reuse,
         cache=None if cache is None else Path(cache),
+        vision=vision,
         base=None if base is None else Path(base),
         adapters=tuple(
             item if isinstance(item, AdapterSpec) else AdapterSpec(Path(item)) for item in adapters
@@ -180,13 +181,13 @@ def run(
         making = _Making.begin(spec, target, on_event, stack, worker)
         folder = stack.enter_context(package_folder(target.folder, spec.token))
         converted = making.convert(folder.working)
-        modelfiles = making.write_modelfiles(converted.files, folder.working)
-        proven = making.prove(converted.files, modelfiles)
+        modelfiles = making.write_modelfiles(converted, folder.working)
+        proven = making.prove(converted, modelfiles)
         status = _status(proven, making.prover)
         publishable = [file for file in proven if file.staged is not None and status != "failed"]
-        storing = making.store_models(converted.files, modelfiles) if status != "failed" else None
+        storing = making.store_models(converted, modelfiles) if status != "failed" else None
         result = BuildResult(
-            package=target.package(converted.files),
+            package=target.package(converted.files, converted.projector),
             status=status,
             registered=tuple(name for file in publishable for name in file.names),
             engine=proven[0].verification.engine,
@@ -233,8 +234,10 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
     target = target_of(spec)
     with contextlib.ExitStack() as stack:
         making = _Making.begin(spec, target, on_event, stack)
-        files = making.convert(target.folder, plan_only=True).files
-        modelfile = making.modelfile(target.quantizations[0])
+        converted = making.convert(target.folder, plan_only=True)
+        planned = tuple(map(_planned, converted.files))
+        projector = None if converted.projector is None else _planned(converted.projector)
+        modelfile = making.modelfile(target.quantizations[0], converted.projector)
         text = making.modelfile_text(modelfile)
         existing = next(folder for folder in target.folder.absolute().parents if folder.exists())
         server = making.server
@@ -243,77 +246,17 @@ def plan(spec: BuildSpec, on_event: EventHandler = ignore_event) -> BuildPlan:
             checkpoint=making.checkpoint.origin,
             architecture=making.checkpoint.architecture,
             parameters=making.checkpoint.tensors.parameters,
-            files=tuple(
-                PlannedFile(file.quantization, file.path.name, file.size, file.tensor_types) for file in files
-            ),
+            files=planned,
+            projector=projector,
             names=() if server is None else target.all_names(),
             host=None if server is None else f"{server.host} (Ollama {server.version_text})",
             template_strategy=making.prompt.plan.strategy,
             modelfile=text,
-            disk_needed=sum(file.size for file in files),
+            disk_needed=sum(file.size for file in planned) + (0 if projector is None else projector.size),
             disk_free=shutil.disk_usage(existing).free,
             memory_needed=memory_needed(making.checkpoint, spec.threads),
             findings=tuple(making.log.findings),
         )
-
-
-@dataclass(frozen=True)
-class Target:
-    """Names of everything that a build makes. ``name`` may have a namespace (``team/model``)."""
-
-    name: str
-    folder: Path
-    quantizations: tuple[str, ...]
-
-    def file_name(self, quantization: str) -> str:
-        """Of the GGUF."""
-        return f"{self.folder.name}-{quantization}.gguf"
-
-    def files(self, folder: Path | None = None) -> dict[str, Path]:
-        """The GGUF of each type, in the package folder or in another one."""
-        return {name: (folder or self.folder) / self.file_name(name) for name in self.quantizations}
-
-    def modelfile_name(self, quantization: str) -> str:
-        """Of the Modelfile."""
-        return "Modelfile" if len(self.quantizations) == 1 else f"Modelfile.{quantization}"
-
-    def names(self, quantization: str) -> tuple[str, ...]:
-        """In Ollama: ``NAME:type``, and ``NAME:latest`` for the first type."""
-        first = quantization == self.quantizations[0]
-        return (tagged(self.name, quantization), *([latest(self.name)] if first else []))
-
-    def all_names(self) -> tuple[str, ...]:
-        """Those of all files."""
-        return tuple(name for quantization in self.quantizations for name in self.names(quantization))
-
-    def package(self, files: Sequence[GgufFile]) -> Package:
-        """Under the final paths."""
-        return Package(
-            name=self.name,
-            folder=self.folder,
-            files=tuple(replace(file, path=self.folder / file.path.name) for file in files),
-            modelfiles={name: self.folder / self.modelfile_name(name) for name in self.quantizations},
-        )
-
-
-def target_of(spec: BuildSpec) -> Target:
-    """Where a spec's package goes, and under which names.
-
-    Raises:
-        UsageError: a level or a name that cannot be.
-    """
-    if spec.verify not in VERIFY_LEVELS:
-        raise UsageError(
-            f"verify: {spec.verify!r} is no level.", action=f"Use one of {', '.join(VERIFY_LEVELS)}."
-        )
-    name = spec.name or suggested(spec.checkpoint.resolve().name)
-    validate(name)
-    folder = (spec.output or DEFAULT_OUTPUT) / name.rsplit("/", 1)[-1]
-    target = Target(name, folder, types_of(spec))
-    names = target.all_names()  # a name with a tag of its own is refused here, before any work
-    if spec.from_model is not None:
-        refuse_options(spec, names)
-    return target
 
 
 @dataclass(frozen=True)
@@ -406,6 +349,7 @@ class _Making:
             threads=spec.threads,
             imatrix=spec.imatrix,
             cache=(spec.cache or tensor_cache.default_folder()) if spec.reuse else None,
+            projector=self.target.projector(folder) if self.wants_images else None,
             earlier=self.target.files() if spec.overwrite and not plan_only else None,
             plan_only=plan_only,
         )
@@ -421,14 +365,22 @@ class _Making:
                     self.worker.close()  # its memory is the verification's now
             for sentence in converted.notes:
                 self.log.on_event(Note(sentence))
+            if self.layering is None:
+                self.log.keep(left_out(self.checkpoint, self.spec.vision, converted.projector))
             return converted
 
-    def modelfile(self, quantization: str) -> Modelfile:
+    @property
+    def wants_images(self) -> bool:
+        """Whether a vision tower is to be written."""
+        return self.spec.vision and has_vision_tower(self.checkpoint)
+
+    def modelfile(self, quantization: str, projector: GgufFile | None) -> Modelfile:
         """The Modelfile of one file."""
         modelfile, findings = assemble(
             self.checkpoint,
             self.prompt,
             f"./{self.target.file_name(quantization)}",
+            projector=None if projector is None else f"./{projector.path.name}",
             system=self.spec.system,
             overrides=self.spec.parameters if self.layering is None else self.layering.parameters(self.spec),
         )
@@ -441,45 +393,48 @@ class _Making:
         self.log.add(findings)
         return render(text)
 
-    def write_modelfiles(self, files: Sequence[GgufFile], folder: Path) -> dict[str, Modelfile]:
+    def write_modelfiles(self, converted: Converted, folder: Path) -> dict[str, Modelfile]:
         """Write one for each file."""
         modelfiles = {}
         with self.log.stage(Stage.MODELFILE, "Writing the Modelfile"):
-            for file in files:
-                modelfile = self.modelfile(file.quantization)
+            for file in converted.files:
+                modelfile = self.modelfile(file.quantization, converted.projector)
                 path = folder / self.target.modelfile_name(file.quantization)
                 path.write_bytes(self.modelfile_text(modelfile).encode())
                 modelfiles[file.quantization] = modelfile
         return modelfiles
 
-    def prove(self, files: Sequence[GgufFile], modelfiles: Mapping[str, Modelfile]) -> tuple[_Proven, ...]:
+    def prove(self, converted: Converted, modelfiles: Mapping[str, Modelfile]) -> tuple[_Proven, ...]:
         """Put each file where it can run, and verify it there."""
         with self.prover.fidelity or contextlib.nullcontext():
-            return tuple(self._prove(file, modelfiles[file.quantization]) for file in files)
+            return tuple(
+                self._prove(file, modelfiles[file.quantization], converted.projector)
+                for file in converted.files
+            )
 
-    def store_models(
-        self, files: Sequence[GgufFile], modelfiles: Mapping[str, Modelfile]
-    ) -> StagedInStore | None:
+    def store_models(self, converted: Converted, modelfiles: Mapping[str, Modelfile]) -> StagedInStore | None:
         """Copy the blobs into the offline store, if one was named; they go if they are not published."""
         if self.spec.store is None:
             return None
+        tower = converted.projector
         packages = [
             Packaged(
                 file.path,
                 Blob(file.sha256, file.size),
                 modelfiles[file.quantization].to_create_request(),
                 self.target.names(file.quantization),
+                None if tower is None else (tower.path, Blob(tower.sha256, tower.size)),
             )
-            for file in files
+            for file in converted.files
         ]
         with self.log.stage(Stage.REGISTRY, f"Copying to the store {self.spec.store}"):
             return self.stack.enter_context(
                 stage_in_store(StoreFolder(self.spec.store), packages, self.log.on_event)
             )
 
-    def _prove(self, file: GgufFile, modelfile: Modelfile) -> _Proven:
+    def _prove(self, file: GgufFile, modelfile: Modelfile, projector: GgufFile | None) -> _Proven:
         names = self.target.names(file.quantization)
-        staged = self._stage(file, modelfile)
+        staged = self._stage(file, modelfile, projector)
         with self.log.stage(Stage.VERIFICATION, f"Verifying {names[0]}"):
             if self.spec.verify == "none":
                 done = Verification(names[0], "none", "none")
@@ -493,7 +448,7 @@ class _Making:
             self.log.keep([not_registered(self.spec.host or "the default address", done.engine)])
         return _Proven(replace(done, quantization=file.quantization), staged, names)
 
-    def _stage(self, file: GgufFile, modelfile: Modelfile) -> StagedModel | None:
+    def _stage(self, file: GgufFile, modelfile: Modelfile, projector: GgufFile | None) -> StagedModel | None:
         if self.server is None:
             return None
         with self.log.stage(Stage.REGISTRY, f"Sending {file.path.name} to {self.server.host}"):
@@ -503,6 +458,7 @@ class _Making:
                     file.path,
                     file.sha256,
                     modelfile.to_create_request(),
+                    projector=projector,
                     native=self.prompt.plan.strategy == "native",
                     base=None if self.layering is None else self.layering.base,
                     token=self.spec.token,
@@ -511,6 +467,10 @@ class _Making:
             )
         self.log.findings += [found for found in staged.findings if found not in self.log.findings]
         return staged
+
+
+def _planned(file: GgufFile) -> PlannedFile:
+    return PlannedFile(file.quantization, file.path.name, file.size, file.tensor_types)
 
 
 def _status(proven: Sequence[_Proven], prover: Prover) -> BuildStatus:

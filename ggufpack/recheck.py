@@ -130,7 +130,8 @@ class _Target:
         if gguf is not None and not gguf.is_file():
             raise UsageError(f"{gguf} is not a file.", action="Check --gguf.", path=gguf)
         if path.is_dir():
-            files = tuple(sorted(path.glob(f"*{GGUF_SUFFIX}")))
+            named = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+            files = tuple(file for file in named if "-mmproj-" not in file.name)  # a vision tower
             if not (path / RECORD_NAME).is_file() or not files:
                 raise UsageError(
                     f"{path} is not a package of ggufpack: it has no {RECORD_NAME} or no GGUF.",

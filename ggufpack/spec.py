@@ -160,6 +160,7 @@ class BuildSpec:
             merges it.
         reuse: take encoded tensors from the cache, and put them there.
         cache: folder of the tensor cache; ``None`` is the user's.
+        vision: whether the vision tower of a checkpoint that has one is packaged.
         token: in the record, and in the build's temporary names on disk and on the server: by it a batch
             knows its packages, and what a killed build of its own left. ``None``: random names.
         aliases: folders of this machine, and what the record calls them: the URLs they were fetched from.
@@ -189,6 +190,7 @@ class BuildSpec:
     from_model: str | None = None
     reuse: bool = False
     cache: Path | None = None
+    vision: bool = True
     token: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
 
@@ -228,12 +230,16 @@ class Reused:
 
 @dataclass(frozen=True)
 class Package:
-    """The package folder ``DIR/NAME/``. ``modelfiles`` has the keys of ``files``' quantizations."""
+    """The package folder ``DIR/NAME/``. ``modelfiles`` has the keys of ``files``' quantizations.
+
+    ``projector`` is the vision tower, one for all ``files``; ``None`` for a model without images.
+    """
 
     name: str
     folder: Path
     files: tuple[GgufFile, ...]
     modelfiles: Mapping[str, Path]
+    projector: GgufFile | None = None
 
 
 @dataclass(frozen=True)
@@ -259,6 +265,7 @@ class BuildPlan:
         disk_needed, disk_free: bytes in the output folder.
         memory_needed: bytes of the conversion worker, estimated.
         findings: those of severity error would stop the build.
+        projector: the vision tower; ``None`` for a model without images.
     """
 
     folder: Path
@@ -274,6 +281,7 @@ class BuildPlan:
     disk_free: int
     memory_needed: int
     findings: tuple[Finding, ...]
+    projector: PlannedFile | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``ggufpack plan --json`` prints."""
@@ -283,6 +291,7 @@ class BuildPlan:
             "architecture": self.architecture,
             "parameters": self.parameters,
             "files": [asdict(file) for file in self.files],
+            "projector": None if self.projector is None else asdict(self.projector),
             "names": list(self.names),
             "host": self.host,
             "template": self.template_strategy,
@@ -326,10 +335,8 @@ class BuildResult:
             "status": self.status,
             "name": self.package.name,
             "folder": str(self.package.folder),
-            "files": [
-                {**asdict(file), "path": str(file.path), "tensor_types": dict(file.tensor_types)}
-                for file in self.package.files
-            ],
+            "files": [_file_json(file) for file in self.package.files],
+            "projector": None if self.package.projector is None else _file_json(self.package.projector),
             "modelfiles": {key: str(path) for key, path in self.package.modelfiles.items()},
             "registered": list(self.registered),
             "stored": list(self.stored),
@@ -342,3 +349,7 @@ class BuildResult:
             "reused": None if self.reused is None else asdict(self.reused),
             "record": str(self.record),
         }
+
+
+def _file_json(file: GgufFile) -> dict[str, Any]:
+    return {**asdict(file), "path": str(file.path), "tensor_types": dict(file.tensor_types)}

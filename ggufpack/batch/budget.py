@@ -21,9 +21,9 @@ from ggufpack.checkpoint.tensors import TensorTable, read_tensors
 from ggufpack.child import usable_cpus
 from ggufpack.convert.job import memory_needed, worker_memory
 from ggufpack.errors import ConversionError, DiskSpaceError
-from ggufpack.pipeline import target_of
 from ggufpack.quantize.types import FILE_TYPES, TensorType
 from ggufpack.spec import BuildSpec
+from ggufpack.target import target_of
 
 # of the process that builds, beside its worker: the chat template, the tokenizer, the report's plots
 BUILDER_BYTES = 500_000_000

@@ -19,9 +19,9 @@ from ggufpack.batch.items import Item, Outcome, carry_out
 from ggufpack.batch.urls import url_of
 from ggufpack.convert.process import Worker
 from ggufpack.errors import GgufpackError
-from ggufpack.pipeline import target_of
 from ggufpack.report.record import with_aliases
 from ggufpack.spec import BuildSpec, EventHandler, Note
+from ggufpack.target import target_of
 
 Check = Callable[[], None]
 

@@ -17,8 +17,8 @@ from ggufpack.errors import ModelExistsError, ServerUnreachableError, UsageError
 from ggufpack.package_folder import RECORD_NAME, replaced_folder, working_prefix
 from ggufpack.package_folder import check_free as check_free_folder
 from ggufpack.packages import sha256_of
-from ggufpack.pipeline import Target
 from ggufpack.registry import OllamaServer, leftovers
+from ggufpack.target import Target
 
 _MAX_RECORD_BYTES = 256 << 20
 

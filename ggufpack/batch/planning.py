@@ -14,9 +14,9 @@ from ggufpack.batch.urls import absolute, check_url, shown, url_of
 from ggufpack.checkpoint.layout import CONFIG
 from ggufpack.errors import GgufpackError, ManifestError, UsageError
 from ggufpack.layering import types_of
-from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
 from ggufpack.registry.names import parse, suggested
 from ggufpack.spec import BuildSpec
+from ggufpack.target import DEFAULT_OUTPUT, target_of
 
 RUN_PATTERN = "{run}-{step}"
 

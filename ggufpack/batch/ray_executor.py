@@ -21,8 +21,8 @@ from ggufpack.batch.urls import absolute as absolute_path
 from ggufpack.batch.urls import url_of
 from ggufpack.errors import GgufpackError, UsageError, WorkerError
 from ggufpack.package_folder import working_prefix
-from ggufpack.pipeline import DEFAULT_OUTPUT, target_of
 from ggufpack.spec import BuildSpec, Note
+from ggufpack.target import DEFAULT_OUTPUT, target_of
 
 DEFAULT_THREADS = 2
 DEFAULT_RETRIES = 2

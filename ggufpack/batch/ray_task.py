@@ -24,8 +24,9 @@ from ggufpack.batch.urls import url_of
 from ggufpack.convert.process import Worker
 from ggufpack.engine.choose import find_server
 from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError, WorkerError
-from ggufpack.pipeline import open_worker, target_of
+from ggufpack.pipeline import open_worker
 from ggufpack.spec import BuildSpec, EventHandler, Note
+from ggufpack.target import target_of
 
 FLUSH_SECONDS = 10.0
 

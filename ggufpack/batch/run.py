@@ -19,9 +19,9 @@ from ggufpack.batch.urls import shown
 from ggufpack.engine.choose import find_server
 from ggufpack.errors import CheckpointFileError, GgufpackError
 from ggufpack.package_folder import RECORD_NAME
-from ggufpack.pipeline import target_of
 from ggufpack.registry import OllamaServer
 from ggufpack.spec import BuildSpec, Event, Note, StageFinished, StageStarted
+from ggufpack.target import target_of
 
 _WAIT_SECONDS = 1.0
 _STATES: dict[str, State] = {"verified": "done", "unverified": "done", "failed": "failed", "error": "error"}

@@ -55,6 +55,9 @@ FINDING_KINDS: dict[str, FindingKind] = {
     "GP129": FindingKind(
         _UNCHECKED, "whether a registered model has the weights of the base was not checked"
     ),
+    "GP130": FindingKind(_WARNING, "the converter knows no vision tower of this architecture"),
+    "GP131": FindingKind(_INFO, "the vision tower is left out, as asked for"),
+    "GP132": FindingKind(_UNCHECKED, "what the packaged vision tower makes of an image was not compared"),
     "GP140": FindingKind(_ERROR, "steps of an embedding model that a GGUF cannot hold"),
     "GP141": FindingKind(_WARNING, "every text gets a prompt that servers do not send"),
     "GP142": FindingKind(_INFO, "an embedding model was trained with prompts"),

@@ -99,7 +99,7 @@ def batch(
     from ggufpack.cli.batch_progress import batch_view
     from ggufpack.cli.batch_table import print_plan, print_result
     from ggufpack.errors import UsageError
-    from ggufpack.pipeline import DEFAULT_OUTPUT
+    from ggufpack.target import DEFAULT_OUTPUT
 
     if watch_idle is not None and not watch:
         raise UsageError("--watch-idle is of no use without --watch.", key="watch_idle")

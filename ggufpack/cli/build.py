@@ -48,7 +48,8 @@ def _print_result(result: BuildResult, *, as_json: bool, error: Any = None) -> N
     if error is not None:
         report_error(error, as_json=False)
     click.echo(f"{result.status}: {result.package.folder}")
-    for file in result.package.files:
+    tower = result.package.projector
+    for file in (*result.package.files, *([] if tower is None else [tower])):
         click.echo(f"  {file.path.name}  {file.size / 1e6:.1f} MB  sha256 {file.sha256[:12]}…")
     for verification in result.verifications:
         click.echo(f"  {proof(verification)}")

@@ -94,6 +94,12 @@ _OPTIONS = (
         help="The chat template: the checkpoint's own (auto; native leaves it to Ollama ≥ 0.30), a named one"
         " for checkpoints that have none, or a Jinja file.",
     ),
+    click.option(
+        "--vision/--no-vision",
+        default=True,
+        show_default=True,
+        help="Package the vision tower of a checkpoint that has one, so that the model takes images.",
+    ),
     click.option("--system", metavar="TEXT", help="SYSTEM text of the Modelfile."),
     click.option(
         "--parameter",

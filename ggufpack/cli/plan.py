@@ -35,7 +35,7 @@ def plan(as_json: bool, quiet: bool, **values: Any) -> None:
 def _print(found: BuildPlan) -> None:
     click.echo(f"{found.checkpoint}: {found.architecture}, {found.parameters / 1e6:.1f} M parameters")
     click.echo(f"{found.folder} would hold")
-    for file in found.files:
+    for file in (*found.files, *([] if found.projector is None else [found.projector])):
         types = ", ".join(f"{count} {name}" for name, count in file.tensor_types.items())
         click.echo(f"  {file.name}  {file.size / 1e6:.1f} MB  ({types})")
     click.echo(f"  Modelfile ({found.template_strategy}), ggufpack.json")

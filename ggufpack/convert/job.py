@@ -33,9 +33,13 @@ def conversion_job(
     imatrix: Path | None = None,
     cache: Path | None = None,
     earlier: Mapping[str, Path] | None = None,
+    projector: Path | None = None,
     plan_only: bool = False,
 ) -> Job:
-    """The job that writes ``outputs`` (file type to path), or takes ``earlier`` ones that are the same."""
+    """The job that writes ``outputs`` (file type to path), or takes ``earlier`` ones that are the same.
+
+    ``projector``: path of the vision tower's file, without its type.
+    """
     return Job(
         checkpoint=checkpoint.folder.resolve(),
         outputs=tuple(outputs.items()),
@@ -49,6 +53,7 @@ def conversion_job(
         imatrix=None if imatrix is None else imatrix.absolute(),
         cache=None if cache is None else cache.absolute(),
         earlier=tuple((name, path.absolute()) for name, path in (earlier or {}).items()),
+        projector=None if projector is None else projector.absolute(),
         merge=None if checkpoint.adaptation is None else checkpoint.adaptation.merge.to_json(),
     )
 

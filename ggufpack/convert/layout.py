@@ -79,6 +79,8 @@ def plan_file(
     pairs: Mapping[str, GGUFValue | PackedValue],
     pack: Pack,
     imatrix: ImportanceMatrix | None = None,
+    *,
+    as_given: bool = False,
 ) -> FileLayout:
     """Lay out one file.
 
@@ -89,15 +91,9 @@ def plan_file(
         pairs: the converter's key-value pairs, in its order.
         pack: ``GGUFWriter._pack_val``: the value encoding of the vendored gguf-py.
         imatrix: the importance matrix that the header names.
+        as_given: as the converter's own writer lays it out, and not the quantiser.
     """
-    final = {key: value for key, value in pairs.items() if key not in (_VersionKey, _FileTypeKey)}
-    number = gguf.GGUFValueType.UINT32
-    final[_VersionKey] = GGUFValue(gguf.GGML_QUANT_VERSION, number)
-    final[_FileTypeKey] = GGUFValue(FILE_TYPES[file_type].number, number)
-
-    for added, content in ({} if imatrix is None else imatrix.header_values()).items():
-        final[added] = GGUFValue(content, number if isinstance(content, int) else gguf.GGUFValueType.STRING)
-
+    final = dict(pairs) if as_given else _as_quantiser(file_type, pairs, imatrix)
     header = bytearray(struct.pack("<IIQQ", gguf.GGUF_MAGIC, gguf.GGUF_VERSION, len(sources), len(final)))
     for key, value in final.items():
         header += pack(key, gguf.GGUFValueType.STRING, add_vtype=False)
@@ -111,7 +107,7 @@ def plan_file(
     for source in sources:
         tensor_type = source.stored_type if source.encoded else _QType(int(types[source.name]))
         header += pack(source.name, gguf.GGUFValueType.STRING, add_vtype=False)
-        sizes = tuple(reversed(source.shape))[: source.dimensions]
+        sizes = tuple(reversed(source.shape))[: len(source.shape) if as_given else source.dimensions]
         header += struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, int(tensor_type), relative)
         offsets[source.name] = (relative, tensor_type)
         weights, size = gguf.GGML_QUANT_SIZES[tensor_type]
@@ -120,6 +116,18 @@ def plan_file(
     start = _aligned(len(header))
     placements = {name: Placement(start + offset, kind) for name, (offset, kind) in offsets.items()}
     return FileLayout(file_type, bytes(header), start + relative, placements)
+
+
+def _as_quantiser(
+    file_type: str, pairs: Mapping[str, GGUFValue | PackedValue], imatrix: ImportanceMatrix | None
+) -> dict[str, GGUFValue | PackedValue]:
+    final = {key: value for key, value in pairs.items() if key not in (_VersionKey, _FileTypeKey)}
+    number = gguf.GGUFValueType.UINT32
+    final[_VersionKey] = GGUFValue(gguf.GGML_QUANT_VERSION, number)
+    final[_FileTypeKey] = GGUFValue(FILE_TYPES[file_type].number, number)
+    for added, content in ({} if imatrix is None else imatrix.header_values()).items():
+        final[added] = GGUFValue(content, number if isinstance(content, int) else gguf.GGUFValueType.STRING)
+    return final
 
 
 def _aligned(size: int) -> int:

@@ -30,6 +30,8 @@ class Converted:
     """What one job wrote, under the final names.
 
     Attributes:
+        projector: the vision tower's file; ``None`` when there was none to write, and when the converter
+            has no projector for the architecture.
         peak_rss: the worker's, in bytes, so far.
         reused: from the tensor cache; ``None`` without one.
         notes: sentences for the person who watches.
@@ -39,6 +41,7 @@ class Converted:
     peak_rss: int
     reused: Reused | None = None
     notes: tuple[str, ...] = ()
+    projector: GgufFile | None = None
 
 
 class Worker:
@@ -96,21 +99,29 @@ class Worker:
         # the worker has another current folder
         final = {name: path.absolute() for name, path in job.outputs}
         temporary = {name: _temporary(path) for name, path in final.items()}
+        tower = None if job.projector is None else _temporary(job.projector)
         try:
             with self._lock:
-                done = self._run(replace(job, outputs=tuple(temporary.items())), on_progress)
+                asked = replace(job, outputs=tuple(temporary.items()), projector=tower)
+                done = self._run(asked, on_progress)
             files = [GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"]]
+            written = [(temporary[file.quantization], file.path) for file in files]
+            projector = None
+            if job.projector is not None and tower is not None and done["projector"] is not None:
+                path = typed_name(job.projector, done["projector"]["quantization"])
+                projector = GgufFile(**{**done["projector"], "path": path})
+                written.append((tower, path))
             if not job.plan_only:
-                for file in files:
-                    temporary[file.quantization].replace(file.path)
-                    sync(file.path.parent)
+                for made, path in written:
+                    made.replace(path)
+                    sync(path.parent)
             reused = None if done["reused"] is None else Reused(**done["reused"])
-            return Converted(tuple(files), done["peak_rss"], reused, tuple(done["notes"]))
+            return Converted(tuple(files), done["peak_rss"], reused, tuple(done["notes"]), projector)
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
             raise
         finally:
-            for path in temporary.values():
+            for path in (*temporary.values(), *([] if tower is None else [tower])):
                 path.unlink(missing_ok=True)
 
     def _run(self, job: Job, on_progress: OnProgress) -> dict[str, Any]:
@@ -139,6 +150,11 @@ class Worker:
             what="conversion worker",
             error=WorkerError,
         )
+
+
+def typed_name(path: Path, file_type: str) -> Path:
+    """``NAME-mmproj.gguf`` is ``NAME-mmproj-F16.gguf``: only the converter knows the type."""
+    return path.with_name(f"{path.stem}-{file_type}{path.suffix}")
 
 
 def _temporary(path: Path) -> Path:

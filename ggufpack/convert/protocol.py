@@ -26,6 +26,7 @@ class Job:
         imatrix: importance matrix file, absolute.
         cache: folder of the tensor cache, absolute; ``None`` encodes everything.
         earlier: (file type, path) of the files of a package that this one replaces, if they are there.
+        projector: temporary path of the vision tower's file; ``None`` writes none.
         merge: what adapters do to the tensors (``checkpoint.merge.Merge``) as JSON data.
         layer: the one output is this adapter (``checkpoint.adapter_layer.AdapterLayer``, as JSON data) as a
             GGUF LoRA, not the model.
@@ -43,6 +44,7 @@ class Job:
     imatrix: Path | None = None
     cache: Path | None = None
     earlier: tuple[tuple[str, Path], ...] = ()
+    projector: Path | None = None
     merge: Mapping[str, Any] | None = None
     layer: Mapping[str, Any] | None = None
 
@@ -54,7 +56,11 @@ class Job:
     def from_line(cls, line: bytes) -> Job:
         """Back from the pipe."""
         data: dict[str, Any] = json.loads(line)
-        imatrix, cache = data.pop("imatrix"), data.pop("cache")
+        imatrix, cache, projector = (
+            None if data[name] is None else Path(data[name]) for name in ("imatrix", "cache", "projector")
+        )
+        for name in ("imatrix", "cache", "projector"):
+            del data[name]
         outputs, earlier = (
             tuple((str(quantization), Path(path)) for quantization, path in data.pop(name))
             for name in ("outputs", "earlier")
@@ -64,7 +70,8 @@ class Job:
             outputs=outputs,
             earlier=earlier,
             allowed=tuple(data.pop("allowed")),
-            imatrix=None if imatrix is None else Path(imatrix),
-            cache=None if cache is None else Path(cache),
+            imatrix=imatrix,
+            cache=cache,
+            projector=projector,
             **data,
         )

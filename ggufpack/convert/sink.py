@@ -125,7 +125,7 @@ class TensorSink:
             DiskSpaceError: the files do not fit.
         """
         if self._plan_only:
-            sources = _sources(writer)
+            sources = self._sources(writer)
             types = self._types(writer, sources)
             importance_of(self._imatrix, sources, types)  # refuses one that does not fit
             self.written = [
@@ -155,7 +155,7 @@ class TensorSink:
             self._begun = None
 
     def _encode(self, writer: Any) -> _Begun:
-        sources = _sources(writer)
+        sources = self._sources(writer)
         types = self._types(writer, sources)
         stream = TensorStream(
             sources,
@@ -176,7 +176,7 @@ class TensorSink:
 
     def _take_whole(self, writer: Any, cache: TensorCache) -> bool:
         """Whether the earlier files are what would be written; then they are linked."""
-        sources = _sources(writer)
+        sources = self._sources(writer)
         types = self._types(writer, sources)
         encoder = self._encoder(sources, types)
         layouts = [layout for layout, _ in self._layouts(writer, sources, types)]
@@ -223,6 +223,11 @@ class TensorSink:
             return begun
         self.close()
         return None
+
+    def _sources(self, writer: Any) -> list[TensorSource]:
+        """The writer's tensors, in file order."""
+        infos = _only_file(writer)
+        return [TensorSource(name, infos[name]) for name in sorted(infos, key=file_order)]
 
     def _types(self, writer: Any, sources: Sequence[TensorSource]) -> list[Types]:
         traits = traits_of(writer.arch, writer.kv_data[0])
@@ -273,6 +278,35 @@ class TensorSink:
             return [task.result() for task in tasks]
 
 
+class ProjectorSink(TensorSink):
+    """Writes the one file of a vision tower as the converter would: its order, its types, its header."""
+
+    def name_type(self, file_type: str) -> None:
+        """What the converter chose: ``"F16"`` or ``"BF16"``."""
+        (output,) = self._outputs
+        self._outputs = [Output(file_type, output.path)]
+
+    def _sources(self, writer: Any) -> list[TensorSource]:
+        return [TensorSource(name, info) for name, info in _only_file(writer).items()]
+
+    def _types(self, writer: Any, sources: Sequence[TensorSource]) -> list[Types]:  # noqa: ARG002 - theirs
+        return [
+            {source.name: TensorType(int(source.stored_type)) for source in sources if not source.encoded}
+        ]
+
+    def _layouts(
+        self, writer: Any, sources: Sequence[TensorSource], types: Sequence[Types]
+    ) -> list[tuple[FileLayout, Output]]:
+        (output,) = self._outputs
+        pairs = writer.kv_data[0]
+        return [
+            (
+                plan_file(output.quantization, sources, types[0], pairs, writer._pack_val, as_given=True),
+                output,
+            )
+        ]
+
+
 def _fill_file(stream: TensorStream, index: int, layout: FileLayout, file: OutputFile) -> Written:
     file.append(layout.header)
     tensor = None
@@ -285,12 +319,11 @@ def _fill_file(stream: TensorStream, index: int, layout: FileLayout, file: Outpu
     return Written(layout.file_type, file.path, layout.size, file.finish(), _count_types(layout))
 
 
-def _sources(writer: Any) -> list[TensorSource]:
-    """The writer's tensors, in file order."""
+def _only_file(writer: Any) -> Mapping[str, Any]:
     if len(writer.tensors) != 1:
         raise ConversionError("The vendored converter split its output; ggufpack needs one file.")
-    infos = writer.tensors[0]
-    return [TensorSource(name, infos[name]) for name in sorted(infos, key=file_order)]
+    infos: Mapping[str, Any] = writer.tensors[0]
+    return infos
 
 
 def _value_type(value: str | bool | int) -> gguf.GGUFValueType:

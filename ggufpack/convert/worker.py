@@ -50,6 +50,53 @@ class Converter:
             raise RuntimeError(f"gguf was imported from {gguf.__file__}, not from {vendor}")
         self._conversion = conversion
 
+    def has_projector(self, checkpoint: Path) -> bool:
+        """Whether it can write the vision tower of this checkpoint's architecture."""
+        config = self._conversion.ModelBase.load_hparams(checkpoint, False)
+        kind = self._conversion.ModelType.MMPROJ
+        return self._conversion.get_model_architecture(config, kind) in self._conversion.MMPROJ_MODEL_MAP
+
+    def convert_projector(self, job: Job, reporter: Reporter) -> TensorSink:
+        """Write the vision tower's file, in the type that the converter chooses (``--outtype auto``).
+
+        It reads the checkpoint without adapters: where they change the tower, ``convert`` has refused.
+        """
+        import gguf
+        import torch
+
+        from ggufpack.convert.sink import Output, ProjectorSink, capturing_writer
+        from ggufpack.quantize.kernels import load_kernels
+
+        assert job.projector is not None  # noqa: S101 - the caller looked
+        conversion = self._conversion
+        sink = ProjectorSink(
+            [Output("", job.projector)],
+            kernels=load_kernels(),
+            threads=job.threads,
+            allowed=job.allowed,
+            overrides={},
+            plan_only=job.plan_only,
+            imatrix=None,
+            cache=None,
+            earlier={},
+            progress=reporter.progress,
+        )
+        usual = gguf.GGUFWriter
+        gguf.GGUFWriter = capturing_writer(sink)
+        try:
+            with compiled_elsewhere(self._bytecode), torch.inference_mode():
+                config = conversion.ModelBase.load_hparams(job.checkpoint, False)
+                architecture = conversion.get_model_architecture(config, conversion.ModelType.MMPROJ)
+                model_class = conversion.get_model_class(architecture, mmproj=True)
+                guessed = gguf.LlamaFileType.GUESSED
+                model = model_class(job.checkpoint, guessed, job.checkpoint / "unused.gguf")
+                sink.name_type(model.ftype.name.partition("_")[2])
+                model.write()
+        finally:
+            gguf.GGUFWriter = usual
+            sink.close()
+        return sink
+
     def write_adapter(self, job: Job, layer: Mapping[str, Any]) -> Written:
         """Write the job's adapter. Raises AdapterError where llama.cpp's script cannot."""
         from ggufpack.convert.lora_file import write_adapter
@@ -180,36 +227,34 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
         job = Job.from_line(line)
         reuse: Reuse | None = None
         try:
+            tower: list[Written] = []
             if job.layer is not None:
                 written = [converter.write_adapter(job, job.layer)]
             else:
                 sink = converter.convert(job, reporter)
                 written, reuse = sink.written, sink.reuse
                 del sink  # its recipes go now, not with the next job
+                if job.projector is not None and converter.has_projector(job.checkpoint):
+                    tower = converter.convert_projector(job, reporter).written
         except AllOfTransformersNeeded as needed:
             reporter.send("restart", reason=str(needed.__cause__))
         except (Exception, SystemExit) as error:  # a few architectures call sys.exit
             logging.getLogger("ggufpack").exception("conversion failed")
             reporter.error(explain(error, job.checkpoint))
         else:
-            files = [
-                {
-                    "quantization": file.quantization,
-                    "path": str(file.path),
-                    "size": file.size,
-                    "sha256": file.sha256,
-                    "tensor_types": dict(file.tensor_types),
-                }
-                for file in written
-            ]
             reporter.send(
                 "done",
-                files=files,
+                files=[_described(file) for file in written],
+                projector=_described(tower[0]) if tower else None,
                 peak_rss=peak_rss(),
                 reused=None if reuse is None else asdict(reuse.reused()),
                 notes=[] if reuse is None else reuse.notes(),
             )
         gc.collect()
+
+
+def _described(file: Written) -> dict[str, Any]:
+    return {**asdict(file), "path": str(file.path), "tensor_types": dict(file.tensor_types)}
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def _recorded(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     files = result.get("files")
     return [
         file
-        for file in (files if isinstance(files, list) else [])
+        for file in (*(files if isinstance(files, list) else []), result.get("projector"))
         if isinstance(file, dict) and _is_plain(file.get("path"))
     ]
 

@@ -25,11 +25,12 @@ from ggufpack.errors import CheckpointLayoutError, GgufpackError, UsageError, Wo
 from ggufpack.integrations.bases import base_folder
 from ggufpack.integrations.snapshots import Snapshot, has_tokenizer, take_snapshot
 from ggufpack.integrations.tasks import Tasks, WhenBusy
-from ggufpack.pipeline import DEFAULT_OUTPUT, build
+from ggufpack.pipeline import build
 from ggufpack.quantize.types import parse_file_types
 from ggufpack.registry import OllamaServer
 from ggufpack.registry.names import validate
 from ggufpack.spec import DEFAULT_QUANTIZATION
+from ggufpack.target import DEFAULT_OUTPUT
 
 MAX_THREADS = 4
 _OURS = frozenset({"checkpoint", "name", "base", "worker", "token", "on_event"})

@@ -22,6 +22,7 @@ def assemble(
     prompt: Prompt,
     from_: str,
     *,
+    projector: str | None = None,
     system: str | None,
     overrides: Mapping[str, Sequence[str]],
 ) -> tuple[Modelfile, tuple[Finding, ...]]:
@@ -31,6 +32,7 @@ def assemble(
         checkpoint: opened.
         prompt: of this checkpoint.
         from_: the GGUF, as FROM names it.
+        projector: the vision tower's file, as FROM names it; ``None`` for none.
         system: SYSTEM text of the user.
         overrides: parameters of the user.
 
@@ -54,6 +56,7 @@ def assemble(
     )
     return Modelfile(
         from_=from_,
+        projector=projector,
         template=prompt.plan.go_template,
         system=system,
         parameters=derived.parameters,

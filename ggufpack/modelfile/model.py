@@ -14,6 +14,7 @@ class Modelfile:
 
     Attributes:
         from_: FROM: a path or a model's name, as written.
+        projector: a second FROM: the path of a vision tower.
         template: TEMPLATE, a Go template.
         system: SYSTEM.
         parameters: PARAMETER lines in their order; ``stop`` may be repeated.
@@ -27,6 +28,7 @@ class Modelfile:
     """
 
     from_: str
+    projector: str | None = None
     template: str | None = None
     system: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
@@ -39,7 +41,7 @@ class Modelfile:
     requires: str | None = None
 
     def to_create_request(self) -> dict[str, Any]:
-        """The fields of ``POST /api/create`` that need no file: FROM, ADAPTER and DRAFT are left to
+        """The fields of ``POST /api/create`` that need no file: FROM (both), ADAPTER and DRAFT are left to
         the caller, who uploads what they name.
 
         Every text is possible here, other than in the text form. ``parameters`` holds numbers,

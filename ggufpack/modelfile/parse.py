@@ -39,10 +39,11 @@ class Command:
 def parse(text: str) -> Modelfile:
     """The Modelfile in ``text``.
 
-    Of a repeated single instruction the last counts, as in Ollama.
+    Of a repeated single instruction the last counts, as in Ollama. Of two FROM lines the second is a
+    vision tower, as ``render`` writes them; Ollama looks into the files and takes any order.
 
     Raises:
-        ModelfileError: GP501, text that Ollama refuses (names the line), or several FROM lines.
+        ModelfileError: GP501, text that Ollama refuses (names the line), or more than two FROM lines.
     """
     commands = parse_commands(text)
 
@@ -55,10 +56,11 @@ def parse(text: str) -> Modelfile:
     def last(name: str) -> str | None:
         return values(name)[-1] if values(name) else None
 
-    if len(values("from")) > 1:
-        raise _error(None, "several FROM instructions, where ggufpack reads one model file")
+    if len(values("from")) > 2:
+        raise _error(None, "more than two FROM, where ggufpack reads a model and its vision tower")
     return Modelfile(
         from_=values("from")[0],
+        projector=next(iter(values("from")[1:]), None),
         template=last("template"),
         system=last("system"),
         parameters=pairs("parameter"),

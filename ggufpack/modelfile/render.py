@@ -71,6 +71,7 @@ def _reads_back(form: str, value: str) -> bool:
 def _values(modelfile: Modelfile) -> Iterator[tuple[str, str]]:
     yield "FROM", modelfile.from_
     for instruction, value in (
+        ("FROM", modelfile.projector),
         ("TEMPLATE", modelfile.template),
         ("SYSTEM", modelfile.system),
         ("RENDERER", modelfile.renderer),

@@ -75,4 +75,10 @@ def _differing(one: Modelfile, other: Modelfile) -> list[str]:
 
 
 def _instruction(name: str) -> str:
-    return {"parameters": "PARAMETER", "messages": "MESSAGE", "adapters": "ADAPTER"}.get(name, name.upper())
+    named = {
+        "projector": "a vision tower (a second FROM)",
+        "parameters": "PARAMETER",
+        "messages": "MESSAGE",
+        "adapters": "ADAPTER",
+    }
+    return named.get(name, name.upper())

@@ -1,6 +1,8 @@
-"""Findings about how a server stored a model (GP520-GP529)."""
+"""Findings about how a server stored a model (GP520-GP530)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ggufpack.spec import Finding, Severity
 
@@ -15,6 +17,7 @@ WEIGHTS_REWRITTEN = "GP526"
 REGISTRY_NOT_READ = "GP527"
 ADAPTER_NOT_STORED = "GP529"
 BASE_TEMPLATE = "GP528"
+IMAGES_NOT_TAKEN = "GP530"
 
 
 def template_not_stored(native: bool) -> Finding:
@@ -95,6 +98,18 @@ def weights_rewritten(sent: str, stored: str) -> Finding:
         Severity.INFO,
         f"The server stored a rewritten copy of the GGUF (sent sha256:{sent[:12]}, stored "
         f"sha256:{stored[:12]}); the file that was sent takes space there until the server prunes it",
+    )
+
+
+def images_not_taken(capabilities: Sequence[str]) -> Finding:
+    """A vision tower was sent, and the server lists no vision (images.go: projectorCapabilities)."""
+    return Finding(
+        IMAGES_NOT_TAKEN,
+        Severity.ERROR,
+        "The server stored the vision tower, but says that the model takes no images: its capabilities are "
+        f"{', '.join(capabilities) or 'not given'}",
+        key="FROM",
+        action="Update Ollama, or build with --no-vision.",
     )
 
 

@@ -19,7 +19,17 @@ from ggufpack.registry.base import RegisteredBase
 from ggufpack.registry.names import parse
 from ggufpack.registry.server import Json, OllamaServer
 from ggufpack.registry.shown import ShownModel
-from ggufpack.spec import EventHandler, Finding, FindingRaised, Note, Progress, Severity, Stage, ignore_event
+from ggufpack.spec import (
+    EventHandler,
+    Finding,
+    FindingRaised,
+    GgufFile,
+    Note,
+    Progress,
+    Severity,
+    Stage,
+    ignore_event,
+)
 
 TEMPORARY_PREFIX = "ggufpack-tmp-"
 # before 0.30 the GGUF's Jinja is never run (facts: server/images.go, llm/llama_server.go)
@@ -77,6 +87,7 @@ def stage_model(
     sha256: str,
     request: Json,
     *,
+    projector: GgufFile | None = None,
     native: bool = False,
     base: RegisteredBase | None = None,
     token: str | None = None,
@@ -89,6 +100,7 @@ def stage_model(
         gguf: the file.
         sha256: its digest in hex.
         request: template, system, parameters, license, … (``OllamaServer.create``).
+        projector: the vision tower's file, which the server finds out by its header.
         native: the chat template is left to the Jinja inside the GGUF.
         base: the GGUF is an adapter of this model.
         token: temporary names begin with ``temporary_prefix(token)``.
@@ -100,10 +112,7 @@ def stage_model(
         ServerResponseError: the server refused the file, or stored something else than it was given.
     """
     notes = _check_version(server, native)
-    size = gguf.stat().st_size
-
-    def uploaded(done: int) -> None:
-        on_event(Progress(Stage.REGISTRY, done, size, "bytes", f"upload {gguf.name}"))
+    files = {gguf: sha256, **({} if projector is None else {projector.path: projector.sha256})}
 
     def status(update: Json) -> None:
         text = str(update.get("status", ""))
@@ -113,16 +122,19 @@ def stage_model(
         elif "sha256:" not in text:  # one line for each layer says nothing to people
             on_event(Progress(Stage.REGISTRY, 0, None, "bytes", text))
 
-    if not server.upload_blob(gguf, sha256, uploaded):
-        on_event(Note(f"The server has {gguf.name} already"))
+    for path, digest in files.items():
+        _upload(server, path, digest, on_event)
     name = temporary_name(token)
     try:
-        server.create(name, {gguf.name: sha256}, request, status, base=None if base is None else base.name)
+        sent = {path.name: digest for path, digest in files.items()}
+        server.create(name, sent, request, status, base=None if base is None else base.name)
         shown = server.show(name)
         if base is None:
             notes += _compare(shown, request, sha256, native)
         else:
             notes += _compare_layered(shown, request, sha256, base)
+        if projector is not None and "vision" not in shown.capabilities:
+            notes.append(found.images_not_taken(shown.capabilities))
         for finding in notes:
             on_event(FindingRaised(finding))
             if finding.severity is Severity.ERROR:
@@ -132,6 +144,16 @@ def stage_model(
         yield StagedModel(server, name, tuple(notes), on_event, token)
     finally:
         remove(server, name, on_event)
+
+
+def _upload(server: OllamaServer, path: Path, sha256: str, on_event: EventHandler) -> None:
+    size = path.stat().st_size
+
+    def uploaded(done: int) -> None:
+        on_event(Progress(Stage.REGISTRY, done, size, "bytes", f"upload {path.name}"))
+
+    if not server.upload_blob(path, sha256, uploaded):
+        on_event(Note(f"The server has {path.name} already"))
 
 
 def register(

@@ -77,6 +77,7 @@ class Outcome:
     modelfiles: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_worker_rss: int | None = None
+    projector: File | None = None
 
 
 @dataclass(frozen=True)

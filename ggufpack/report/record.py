@@ -45,7 +45,8 @@ def make_record(
     result_json = result.to_json()
     for key in ("folder", "record"):
         del result_json[key]  # the folder may be moved
-    for file in result_json["files"]:
+    projector = result_json["projector"]
+    for file in (*result_json["files"], *([] if projector is None else [projector])):
         file["path"] = Path(file["path"]).name
     result_json["modelfiles"] = {key: path.name for key, path in result.package.modelfiles.items()}
     record = {
@@ -71,6 +72,7 @@ def make_record(
             "parameters": {key: list(values) for key, values in spec.parameters.items()},
             "verify": spec.verify,
             "register": spec.register,
+            "vision": spec.vision,
             "allow": sorted(spec.allow),
             "trust_remote_code": spec.trust_remote_code,
             "from": spec.from_model,

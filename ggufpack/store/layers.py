@@ -57,7 +57,12 @@ class StoreModel:
         return Blob.of(self.manifest).sha256
 
 
-def store_model(header: GgufHeader, weights: Blob, request: Mapping[str, Any]) -> StoreModel:
+def store_model(
+    header: GgufHeader,
+    weights: Blob,
+    request: Mapping[str, Any],
+    projector: tuple[str, Blob] | None = None,
+) -> StoreModel:
     """The model of a GGUF and a create request, as the server would store it.
 
     Args:
@@ -65,9 +70,14 @@ def store_model(header: GgufHeader, weights: Blob, request: Mapping[str, Any]) -
         weights: its digest and size.
         request: template, system, parameters, license, messages, renderer, parser, requires
             (``Modelfile.to_create_request``).
+        projector: the vision tower's file name and blob. The server sorts the files by name, so that it
+            comes behind the model (``NAME-mmproj-…`` after ``NAME-Q…``), and keeps it as it was sent.
     """
     copied = not any(tensor.name.startswith(_KEPT_AS_SENT) for tensor in header.tensors)
     layers = [Layer(f"{_LAYER}model", weights, "" if copied else header.path.name)]
+    if projector is not None:
+        name, blob = projector
+        layers.append(Layer(f"{_LAYER}projector", blob, name))
     texts: list[tuple[Blob, bytes]] = []
 
     def add(media_type: str, content: bytes) -> Layer:

@@ -23,19 +23,26 @@ from ggufpack.store.manifest import Blob
 
 @dataclass(frozen=True)
 class Packaged:
-    """One GGUF of a package, as it goes into a store.
+    """One model of a package, as it goes into a store.
 
     Attributes:
         gguf: the file.
         blob: its digest and size, as they were when it was verified.
         request: template, system, parameters … (``Modelfile.to_create_request``).
         names: with their tags.
+        projector: the vision tower's file with its blob; ``None`` for none.
     """
 
     gguf: Path
     blob: Blob
     request: Mapping[str, Any]
     names: tuple[str, ...]
+    projector: tuple[Path, Blob] | None = None
+
+    @property
+    def weights(self) -> tuple[tuple[Path, Blob], ...]:
+        """All its GGUFs."""
+        return ((self.gguf, self.blob), *(() if self.projector is None else (self.projector,)))
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,15 @@ def read_package(folder: Path, name: str | None = None) -> tuple[Packaged, ...]:
             action="Its report.html says why; build it again.",
             path=folder,
         )
-    files = record.result.files
+    files, tower = record.result.files, record.result.projector
+    projector = None if tower is None else (_inside(folder, tower.path), Blob(tower.sha256, tower.size))
     return tuple(
         Packaged(
             _inside(folder, file.path),
             Blob(file.sha256, file.size),
             _request(folder, record, file.quantization),
             _names(name or record.result.name, file.quantization, first=file is files[0]),
+            projector,
         )
         for file in files
     )
@@ -161,32 +170,20 @@ def _prepare(packaged: Packaged) -> StoreModel:
         with refusals(packaged.gguf):
             header = read_gguf_header(packaged.gguf)
     except GgufFileError as error:
-        raise _changed(packaged, error.problem) from error
+        raise _changed(packaged.gguf, error.problem) from error
     if header.size != packaged.blob.size:
-        raise _changed(packaged, f"it has {header.size:,} bytes, not {packaged.blob.size:,}")
-    return store_model(header, packaged.blob, packaged.request)
+        raise _changed(packaged.gguf, f"it has {header.size:,} bytes, not {packaged.blob.size:,}")
+    tower = None if packaged.projector is None else (packaged.projector[0].name, packaged.projector[1])
+    return store_model(header, packaged.blob, packaged.request, tower)
 
 
 def _write_blobs(writer: StoreWriter, packaged: Packaged, model: StoreModel, on_event: EventHandler) -> int:
     """Every blob of a model; its manifest is left to ``StoreWriter.publish``.
 
     Returns:
-        How many bytes of the GGUF were written: none when the store has it.
+        How many bytes of its GGUFs were written: none when the store has them.
     """
-    done = 0
-
-    def copied(count: int) -> None:
-        nonlocal done
-        done += count
-        on_event(Progress(Stage.REGISTRY, done, packaged.blob.size, "bytes", packaged.gguf.name))
-
-    try:
-        with refusals(packaged.gguf), packaged.gguf.open("rb") as file:
-            written = writer.put(packaged.blob, file, copied)
-    except WrongContentError as error:
-        raise _changed(packaged, "its SHA-256 is another one") from error
-    if not written:
-        on_event(Note(f"The store has {packaged.gguf.name} already"))
+    written = sum(_write_weights(writer, path, blob, on_event) for path, blob in packaged.weights)
     if model.renderer:
         on_event(
             Note(
@@ -196,7 +193,25 @@ def _write_blobs(writer: StoreWriter, packaged: Packaged, model: StoreModel, on_
         )
     for blob, content in model.texts:
         writer.put_text(blob, content)
-    return packaged.blob.size if written else 0
+    return written
+
+
+def _write_weights(writer: StoreWriter, path: Path, blob: Blob, on_event: EventHandler) -> int:
+    done = 0
+
+    def copied(count: int) -> None:
+        nonlocal done
+        done += count
+        on_event(Progress(Stage.REGISTRY, done, blob.size, "bytes", path.name))
+
+    try:
+        with refusals(path), path.open("rb") as file:
+            written = writer.put(blob, file, copied)
+    except WrongContentError as error:
+        raise _changed(path, "its SHA-256 is another one") from error
+    if not written:
+        on_event(Note(f"The store has {path.name} already"))
+    return blob.size if written else 0
 
 
 def _names(name: str, quantization: str, *, first: bool) -> tuple[str, ...]:
@@ -225,9 +240,9 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _changed(packaged: Packaged, problem: str) -> StoreError:
+def _changed(path: Path, problem: str) -> StoreError:
     return StoreError(
-        f"{packaged.gguf} is not the file that was built: {problem}",
+        f"{path} is not the file that was built: {problem}",
         action="Copy the package again, completely, or build it again.",
-        path=packaged.gguf,
+        path=path,
     )

@@ -18,13 +18,14 @@ class OracleError(Exception):
     """One of the two steps failed; the text is its output's end."""
 
 
-def convert(checkpoint: Path, target: Path, outtype: str = "auto") -> Path:
+def convert(checkpoint: Path, target: Path, outtype: str = "auto", *, projector: bool = False) -> Path:
     """``convert_hf_to_gguf.py`` as its users run it.
 
     Args:
         checkpoint: a Hugging Face folder.
         target: the GGUF to write.
         outtype: ``auto`` (F16 or BF16, as the checkpoint is stored), ``f32``, ``f16``, ``bf16``, ``q8_0``.
+        projector: the vision tower (``--mmproj``) in place of the text model.
 
     Raises:
         OracleError: the converter refused.
@@ -34,7 +35,7 @@ def convert(checkpoint: Path, target: Path, outtype: str = "auto") -> Path:
     env = {name: value for name, value in os.environ.items() if name != "NO_LOCAL_GGUF"}
     script = str(source / "convert_hf_to_gguf.py")
     command = [sys.executable, script, str(checkpoint), "--outtype", outtype, "--outfile", str(target)]
-    _run(command, {**env, "HF_HUB_OFFLINE": "1"})
+    _run([*command, *(["--mmproj"] if projector else [])], {**env, "HF_HUB_OFFLINE": "1"})
     return target
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.support.llama_cpp import llama_cpp_source
 
@@ -45,20 +46,39 @@ def _from_vocabulary_file(name: str) -> Callable[[Path], int]:
     return make
 
 
-def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True, legacy: bool = False) -> int:
+# Gemma 3's form: contents may come in parts, and an image leaves one token
+_CHATML_WITH_IMAGES = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<start_of_image>' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+IMAGE_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+
+
+def _sentencepiece_model(
+    folder: Path,
+    *,
+    add_dummy_prefix: bool = True,
+    legacy: bool = False,
+    images: bool = False,
+) -> int:
     """A ``tokenizer.model`` of 2,000 pieces with byte fallback, made as Llama's, and its configuration.
 
     Args:
         folder: gets the files.
         add_dummy_prefix: whether text begins with a space: not for Gemma.
         legacy: whether text after a special token does as well.
+        images: whether it has Gemma 3's image tokens, and a template that takes images.
     """
     import sentencepiece
 
     texts = sorted((llama_cpp_source() / "docs").rglob("*.md"))
     lines = [line for text in texts for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
     size = 2000
-    chat_tokens = ["<|im_start|>", "<|im_end|>"]
+    chat_tokens = ["<|im_start|>", "<|im_end|>", *(IMAGE_TOKENS if images else ())]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_prefix=str(folder / "tokenizer"),
@@ -76,7 +96,7 @@ def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True, legacy:
     (folder / "tokenizer.vocab").unlink()
     model = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
     special = {"normalized": False, "lstrip": False, "rstrip": False, "single_word": False, "special": True}
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "LlamaTokenizer" if add_dummy_prefix else "GemmaTokenizer",
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -90,20 +110,25 @@ def _sentencepiece_model(folder: Path, *, add_dummy_prefix: bool = True, legacy:
             str(model.piece_to_id(text)): {"content": text, **special}
             for text in ("<unk>", "<s>", "</s>", "<pad>", *chat_tokens)
         },
-        "chat_template": _CHATML,
+        "chat_template": _CHATML_WITH_IMAGES if images else _CHATML,
     }
+    if images:
+        names = ("boi_token", "eoi_token", "image_token")
+        settings |= {"extra_special_tokens": dict(zip(names, IMAGE_TOKENS, strict=True))}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     return size
 
 
-def _sentencepiece_with_json(folder: Path, *, add_dummy_prefix: bool = True, legacy: bool = False) -> int:
+def _sentencepiece_with_json(
+    folder: Path, *, add_dummy_prefix: bool = True, legacy: bool = False, images: bool = False
+) -> int:
     """The same with the ``tokenizer.json`` that published models have beside it.
 
     Without one, transformers makes another tokenizer of the model for each architecture.
     """
     import transformers
 
-    size = _sentencepiece_model(folder, add_dummy_prefix=add_dummy_prefix, legacy=legacy)
+    size = _sentencepiece_model(folder, add_dummy_prefix=add_dummy_prefix, legacy=legacy, images=images)
     kind = transformers.LlamaTokenizer if add_dummy_prefix else transformers.GemmaTokenizer
     kind.from_pretrained(folder).backend_tokenizer.save(str(folder / "tokenizer.json"))
     return size
@@ -145,6 +170,7 @@ TOKENIZERS: Mapping[str, Callable[[Path], int]] = {
     "sentencepiece": partial(_sentencepiece_with_json, legacy=True),
     "sentencepiece-first": _sentencepiece_with_json,
     "sentencepiece-gemma": partial(_sentencepiece_with_json, add_dummy_prefix=False),
+    "sentencepiece-gemma-images": partial(_sentencepiece_with_json, add_dummy_prefix=False, images=True),
     "sentencepiece-alone": _sentencepiece_model,
     "wordpiece": _bert_wordpiece,
 }

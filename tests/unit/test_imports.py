@@ -41,6 +41,7 @@ ORDER = (
     "store",
     "proving",
     "layering",
+    "target",
     "pipeline",
     "recheck",
     "pushable",

@@ -50,6 +50,7 @@ def test_what_went_in_and_what_came_out(folder: Path, tmp_path: Path) -> None:
         "parameters": {"stop": ["a", "b"]},
         "verify": "smoke",
         "register": True,
+        "vision": True,
         "allow": ["GP206", "GP301"],
         "trust_remote_code": False,
         "from": None,

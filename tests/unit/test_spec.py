@@ -35,6 +35,7 @@ def test_build_json() -> None:
                 "tensor_types": {"Q8_0": 3, "F32": 1},
             }
         ],
+        "projector": None,
         "modelfiles": {"Q8_0": "out/m/Modelfile"},
         "registered": ["m:q8_0", "m:latest"],
         "stored": [],
@@ -88,6 +89,7 @@ def test_plan_json() -> None:
         "checkpoint": "checkpoint",
         "architecture": "LlamaForCausalLM",
         "parameters": 134_515_008,
+        "projector": None,
         "files": [
             {
                 "quantization": "Q8_0",

@@ -12,8 +12,8 @@ from typing import Any
 from ggufpack.batch.existing import result_of
 from ggufpack.batch.items import Item, ItemHandler, Outcome
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
-from ggufpack.pipeline import target_of
 from ggufpack.spec import BuildSpec, Stage, StageFinished, StageStarted
+from ggufpack.target import target_of
 
 
 def write_checkpoint(folder: Path, fill: bytes = b"\0") -> Path:

@@ -16,8 +16,8 @@ from ggufpack.batch.journal import Journal
 from ggufpack.batch.planning import plan_batch
 from ggufpack.batch.run import BatchRun
 from ggufpack.package_folder import package_folder
-from ggufpack.pipeline import target_of
 from ggufpack.spec import Stage, StageStarted
+from ggufpack.target import target_of
 from tests.unit.batch.builders import small_package, small_spec
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from ggufpack.batch.existing import is_registered
 from ggufpack.errors import ServerUnreachableError
-from ggufpack.pipeline import target_of
 from ggufpack.registry import OllamaServer
 from ggufpack.spec import BuildSpec
+from ggufpack.target import target_of
 
 TARGET = target_of(BuildSpec(Path("run"), name="model", quantizations=("Q8_0",)))
 A_SERVER = cast("OllamaServer", object())

@@ -22,7 +22,7 @@ from ggufpack.batch.remains import clean_up_remains
 from ggufpack.batch.result import Row
 from ggufpack.batch.run import BatchRun
 from ggufpack.errors import JournalError, UsageError, WorkerError
-from ggufpack.pipeline import target_of
+from ggufpack.target import target_of
 from tests.unit.batch.builders import SmallExecutor, small_spec, training, write_weights
 
 

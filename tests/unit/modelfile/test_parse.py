@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ggufpack.errors import ModelfileError
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.parse import parse, parse_commands
+from ggufpack.modelfile.render import render
 from tests.support.go_template_oracle.oracle import GoOracle
 
 
@@ -41,7 +42,7 @@ def test_all_instructions() -> None:
         ("SYSTEM x", "no FROM"),
         ("FROM", "ends after 'FROM'"),
         ("FROM a\nFORM b", "line 2: 'form' is not an instruction"),
-        ("FROM a\n\nFROM b", "several FROM"),
+        ("FROM a\n\nFROM b\nFROM c", "more than two FROM"),
         ('FROM a\nSYSTEM "x', "line 2: the quotes opened here are not closed"),
         ('FROM a\nSYSTEM """x""\ny', "not closed"),
         ("FROM a\nMESSAGE tool x", "line 2: 'tool' is not a role"),
@@ -57,6 +58,13 @@ def test_errors_name_the_line(text: str, problem: str) -> None:
 
 def test_the_last_of_a_repeated_instruction_counts() -> None:
     assert parse("FROM a\nSYSTEM x\nSYSTEM y").system == "y"
+
+
+def test_a_second_from_is_a_vision_tower() -> None:
+    found = parse("FROM a.gguf\nFROM tower.gguf")
+    assert (found.from_, found.projector) == ("a.gguf", "tower.gguf")
+    assert parse(render(found)) == found
+    assert parse("FROM a.gguf").projector is None
 
 
 # Characters that this Python does not know may be known to Go (see is_kept).
