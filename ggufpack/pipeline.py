@@ -24,6 +24,7 @@ from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
 from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
+from ggufpack.packages import sha256_of
 from ggufpack.progress import StageLog
 from ggufpack.proofs import Verification, VerifyLevel
 from ggufpack.proving import Prover, fidelity_check
@@ -207,6 +208,7 @@ def run(
                 making.checkpoint,
                 result,
                 vendoring.status().to_json(),
+                making.modelfile_digests(folder.working),
                 None if readings is None else readings.to_json(),
                 making.imatrix,
             )
@@ -403,6 +405,11 @@ class _Making:
                 path.write_bytes(self.modelfile_text(modelfile).encode())
                 modelfiles[file.quantization] = modelfile
         return modelfiles
+
+    def modelfile_digests(self, folder: Path) -> dict[str, str]:
+        """SHA-256 by quantisation type."""
+        names = {kind: self.target.modelfile_name(kind) for kind in self.target.quantizations}
+        return {kind: sha256_of(folder / name) for kind, name in names.items()}
 
     def prove(self, converted: Converted, modelfiles: Mapping[str, Modelfile]) -> tuple[_Proven, ...]:
         """Put each file where it can run, and verify it there."""

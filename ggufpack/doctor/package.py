@@ -16,6 +16,7 @@ from ggufpack.packages import sha256_of
 from ggufpack.spec import Finding
 
 RECORD, FILES, DIGESTS, STATUS, MODELFILES = "record", "files", "digests", "verification", "Modelfiles"
+AS_VERIFIED = "Modelfile against the record"
 SCHEMA = 1  # report.record.SCHEMA
 _REBUILD = "Build the package again, or copy it again, completely."
 
@@ -29,6 +30,7 @@ def check_package(log: Log, folder: Path) -> None:
     if not isinstance(result, dict):
         log.skip_all((FILES, DIGESTS, STATUS), "the record cannot be read")
         modelfiles = {path.name: path.name for path in sorted(folder.glob("Modelfile*"))}
+        log.skip(AS_VERIFIED, "the record cannot be read")
     else:
         with log.check(FILES):
             _check_files(log, folder, result)
@@ -45,7 +47,7 @@ def check_package(log: Log, folder: Path) -> None:
             for key, name in (recorded if isinstance(recorded, dict) else {}).items()
             if _is_plain(name)
         }
-    log.skip("Modelfile against the record", "the record holds no digest of it")
+        _check_modelfile_digests(log, folder, modelfiles, result.get("modelfile_sha256"))
     if not modelfiles:
         log.skip(MODELFILES, "there is no Modelfile")
     for kind, name in modelfiles.items():
@@ -140,21 +142,34 @@ def _check_digests(log: Log, folder: Path, result: Mapping[str, Any]) -> None:
         path = folder / file["path"]
         if not path.is_file():
             continue
-        digest = sha256_of(path)
-        if digest != file.get("sha256"):
-            log.add(
-                [
-                    make_finding(
-                        "GP162",
-                        f"{path} has sha256 {digest[:12]}…, and {str(file.get('sha256'))[:12]}… was"
-                        " recorded: it is"
-                        " not the file that was verified.",
-                        path=path,
-                        key="sha256",
-                        action=_REBUILD,
-                    )
-                ]
-            )
+        _check_digest(log, path, file.get("sha256"))
+
+
+def _check_modelfile_digests(log: Log, folder: Path, modelfiles: Mapping[str, str], digests: object) -> None:
+    if not isinstance(digests, dict) or not digests:
+        log.skip(AS_VERIFIED, "the record holds no digest of it")
+        return
+    with log.check(AS_VERIFIED):
+        for kind, name in modelfiles.items():
+            if (folder / name).is_file():
+                _check_digest(log, folder / name, digests.get(kind))
+
+
+def _check_digest(log: Log, path: Path, recorded: object) -> None:
+    digest = sha256_of(path)
+    if digest != recorded:
+        log.add(
+            [
+                make_finding(
+                    "GP162",
+                    f"{path} has sha256 {digest[:12]}…, and {str(recorded)[:12]}… was recorded: it is not the"
+                    " file that was verified.",
+                    path=path,
+                    key="sha256",
+                    action=_REBUILD,
+                )
+            ]
+        )
 
 
 def _check_status(log: Log, folder: Path, result: Mapping[str, Any]) -> None:

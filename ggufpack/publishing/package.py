@@ -66,18 +66,16 @@ def check_package(
     """
     data, record = read_package(folder)
     refuse_errors(_status_findings(folder, record), allowed)
-    for file in record.result.files:
+    result = record.result
+    modelfiles = {
+        kind: _read_modelfile(_inside(folder, name), kind) for kind, name in result.modelfiles.items()
+    }
+    for kind, digest in result.modelfile_sha256.items():
+        refuse_errors(_digest_findings(_inside(folder, result.modelfiles.get(kind, "")), digest), ())
+    for file in result.files:
         on_event(Note(f"Checking {file.path}"))
         refuse_errors(_file_findings(_inside(folder, file.path), file), ())
-    return CheckedPackage(
-        folder,
-        data,
-        record,
-        {
-            kind: _read_modelfile(_inside(folder, name), kind)
-            for kind, name in record.result.modelfiles.items()
-        },
-    )
+    return CheckedPackage(folder, data, record, modelfiles)
 
 
 def _status_findings(folder: Path, record: Record) -> list[Finding]:
@@ -106,13 +104,17 @@ def _file_findings(path: Path, file: File) -> list[Finding]:
         return [make_finding("GP161", problem, path=path, action=_REBUILD)]
     size = path.stat().st_size
     if size != file.size:
-        problem, key = f"{path} has {size:,} bytes, and {file.size:,} were recorded.", "size"
-    elif (digest := sha256_of(path)) != file.sha256:
-        problem = f"{path} has sha256 {digest[:12]}…, and {file.sha256[:12]}… was recorded."
-        key = "sha256"
-    else:
+        problem = f"{path} has {size:,} bytes, and {file.size:,} were recorded."
+        return [make_finding("GP162", problem, path=path, key="size", action=_REBUILD)]
+    return _digest_findings(path, file.sha256)
+
+
+def _digest_findings(path: Path, recorded: str) -> list[Finding]:
+    digest = sha256_of(path)
+    if digest == recorded:
         return []
-    return [make_finding("GP162", problem, path=path, key=key, action=_REBUILD)]
+    problem = f"{path} has sha256 {digest[:12]}…, and {recorded[:12]}… was recorded."
+    return [make_finding("GP162", problem, path=path, key="sha256", action=_REBUILD)]
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -75,6 +75,7 @@ class Outcome:
     template: str
     engine: str | None = None
     modelfiles: Mapping[str, str] = field(default_factory=dict)
+    modelfile_sha256: Mapping[str, str] = field(default_factory=dict)  # none in records before 2026-11-27
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_worker_rss: int | None = None
     projector: File | None = None

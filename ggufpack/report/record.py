@@ -26,6 +26,7 @@ def make_record(
     checkpoint: Checkpoint,
     result: BuildResult,
     converter: Mapping[str, object],
+    modelfiles: Mapping[str, str],
     readings: Mapping[str, object] | None = None,
     imatrix: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def make_record(
             of every file that counts.
         result: what came out.
         converter: package, version and tree digest of the vendored converter.
+        modelfiles: SHA-256 of each Modelfile, by quantisation type.
         readings: what a Go TEMPLATE and the GGUF's Jinja reproduce of the chat template; ``None``
             without one.
         imatrix: the importance matrix: name, digest, entries, chunks; ``None`` without one.
@@ -49,6 +51,7 @@ def make_record(
     for file in (*result_json["files"], *([] if projector is None else [projector])):
         file["path"] = Path(file["path"]).name
     result_json["modelfiles"] = {key: path.name for key, path in result.package.modelfiles.items()}
+    result_json["modelfile_sha256"] = dict(modelfiles)
     record = {
         "schema": SCHEMA,
         "ggufpack": __version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,9 +221,13 @@ def _names(name: str, quantization: str, *, first: bool) -> tuple[str, ...]:
 
 def _request(folder: Path, record: Record, quantization: str) -> dict[str, Any]:
     path = _inside(folder, record.result.modelfiles.get(quantization, "Modelfile"))
+    with refusals(path):
+        content = path.read_bytes()
+    recorded = record.result.modelfile_sha256.get(quantization)
+    if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
+        raise _changed(path, "its SHA-256 is another one")
     try:
-        with refusals(path):
-            text = path.read_bytes().decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelfileError(f"{path} is not UTF-8 text", path=path) from error
     return parse(text).to_create_request()

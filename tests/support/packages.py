@@ -40,6 +40,7 @@ def make_package(
     """Write a package; returns its record. ``wrong``: types that failed their verification."""
     folder.mkdir()
     made = record(types, wrong=wrong)
+    digests = made["result"]["modelfile_sha256"] = {}
     for index, file in enumerate(made["result"]["files"]):
         content = random.Random(index).randbytes(size)
         (folder / file["path"]).write_bytes(content)
@@ -48,6 +49,7 @@ def make_package(
         modelfile = (modelfiles or {}).get(kind, MODELFILE)
         text = render(Modelfile(**{**vars(modelfile), "from_": f"./{file['path']}"}))
         (folder / made["result"]["modelfiles"][kind]).write_bytes(text.encode())
+        digests[kind] = hashlib.sha256(text.encode()).hexdigest()
     write_record(folder, made)
     return made
 

@@ -37,7 +37,9 @@ def test_what_went_in_and_what_came_out(folder: Path, tmp_path: Path) -> None:
     converter = {"package": "p", "version": "1", "tree_sha256": "ab"}
     readings = {"go": {"used": True}, "native": {}}
     imatrix = {"file": "m.gguf", "sha256": "cd", "entries": 3, "chunks": 2, "datasets": []}
-    record = json.loads(json.dumps(make_record(spec, checkpoint, done, converter, readings, imatrix)))
+    record = json.loads(
+        json.dumps(make_record(spec, checkpoint, done, converter, {"Q8_0": "ab"}, readings, imatrix))
+    )
 
     assert record["schema"] == 1
     assert record["converter"] == converter
@@ -67,19 +69,20 @@ def test_what_went_in_and_what_came_out(folder: Path, tmp_path: Path) -> None:
 
 def test_the_package_may_be_moved(folder: Path, tmp_path: Path) -> None:
     done = result(tmp_path / "out" / "m")
-    record = make_record(BuildSpec(folder), open_checkpoint(folder), done, {})
+    record = make_record(BuildSpec(folder), open_checkpoint(folder), done, {}, {"Q8_0": "ab"})
     assert str(done.package.folder) not in json.dumps(record)
     assert record["result"]["files"][0]["path"] == "m-Q8_0.gguf"
     assert record["result"]["modelfiles"] == {"Q8_0": "Modelfile"}
     everything = set(done.to_json())
-    assert set(record["result"]) == everything - {"folder", "record"}
+    assert set(record["result"]) == everything - {"folder", "record"} | {"modelfile_sha256"}
+    assert record["result"]["modelfile_sha256"] == {"Q8_0": "ab"}
 
 
 def test_versions_are_said_or_said_to_be_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ggufpack.report.record._RECORDED_PACKAGES", ("click", "no-such-package"))
-    versions = make_record(BuildSpec(folder), open_checkpoint(folder), result(tmp_path), {})["versions"]
+    versions = make_record(BuildSpec(folder), open_checkpoint(folder), result(tmp_path), {}, {})["versions"]
     assert set(versions) == {"python", "click", "no-such-package"}
     assert versions["no-such-package"] == "not installed"
     assert versions["click"][0].isdigit()

@@ -82,6 +82,16 @@ def test_a_changed_byte_shows_in_the_digest(package: Path) -> None:
     assert "GP162" in ids(examine(package, deep=True))
 
 
+def test_a_changed_modelfile(package: Path) -> None:
+    digest = hashlib.sha256((package / "Modelfile").read_bytes()).hexdigest()
+    assert "Modelfile against the record" in {one.check for one in examine(package).not_checked}
+    change(package, modelfile_sha256={"F16": digest})
+    assert "Modelfile against the record" in examine(package).checked
+    with (package / "Modelfile").open("a") as file:
+        file.write("PARAMETER stop <|extra|>\n")
+    assert ids(examine(package)) == ["GP162"]
+
+
 def test_a_record_names_no_file_outside(package: Path) -> None:
     change(package, modelfiles={"F16": "../../Modelfile"}, files=[{"path": "/dev/zero", "size": 1}])
     found = examine(package, deep=True)

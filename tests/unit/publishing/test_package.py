@@ -60,6 +60,18 @@ def test_another_byte_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
         check_package(tmp_path / "p")
 
 
+def test_a_modelfile_that_was_changed(tmp_path: Path) -> None:
+    made = make_package(tmp_path / "p")
+    with (tmp_path / "p" / "Modelfile.Q4_K_M").open("a") as file:
+        file.write("PARAMETER temperature 2\n")
+    with pytest.raises(CheckpointError, match=r"Modelfile\.Q4_K_M has sha256") as caught:
+        check_package(tmp_path / "p", ("GP162",))
+    assert caught.value.finding == "GP162"
+    del made["result"]["modelfile_sha256"]  # a package of an earlier ggufpack
+    write_record(tmp_path / "p", made)
+    assert check_package(tmp_path / "p").modelfiles["Q4_K_M"].parameters[-1] == ("temperature", "2")
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", "a/b"])
 def test_no_file_outside_the_folder(tmp_path: Path, name: str) -> None:
     made = make_package(tmp_path / "p")
