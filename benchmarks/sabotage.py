@@ -63,7 +63,7 @@ def tiny(folder: Path, architectures: Iterable[str] = TINY) -> Iterator[bool]:
     texts = folder / "few.txt"
     texts.write_text(FEW, encoding="utf-8")
     for arch in architectures:
-        if open_checkpoint(tiny_checkpoint(arch)).is_encoder:
+        if open_checkpoint(tiny_checkpoint(arch)).embeds:
             continue
         try:
             with bench(tiny_checkpoint(arch), TINY_TYPES, folder / f"tiny-{arch}", texts) as made:

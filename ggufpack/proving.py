@@ -74,7 +74,7 @@ class Prover:
 
     def embedded(self, gguf: Path, model: str, modelfile: Modelfile) -> Verification:
         """A file without a server."""
-        not_compared = self.checkpoint.is_encoder and self.fidelity is None
+        not_compared = self.checkpoint.embeds and self.fidelity is None
         done, findings = verify_embedded(
             gguf,
             model,
@@ -127,7 +127,7 @@ def _with_embeddings(
 
 def _why_not_compared(checkpoint: Checkpoint) -> str | None:
     """Why an encoder's vectors cannot be compared; ``None`` when they can, and for another model."""
-    if not checkpoint.is_encoder:
+    if not checkpoint.embeds:
         return None
     pipeline = checkpoint.pipeline
     if pipeline is None:
@@ -170,7 +170,7 @@ def fidelity_check(
         )
     if _why_not_compared(checkpoint) is not None:
         return None
-    if checkpoint.is_encoder:
+    if checkpoint.embeds:
         if find_spec("sentence_transformers") is None:
             raise UsageError(
                 "Comparing embeddings (fidelity) needs the package sentence-transformers.",

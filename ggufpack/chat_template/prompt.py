@@ -83,9 +83,9 @@ def prepare_prompt(checkpoint: Checkpoint, requested: str, server_version: Serve
     special_texts = checkpoint.special_texts
     eos_texts = _eos_texts(checkpoint)
     text, origin, findings = _source(checkpoint, requested)
-    if text is None:
-        plan = plan_without_template(encoder=checkpoint.is_encoder)
-        stops = () if checkpoint.is_encoder else eos_texts
+    if text is None or (checkpoint.embeds and requested == "auto"):
+        plan = plan_without_template(encoder=checkpoint.embeds, unused=text)
+        stops = () if checkpoint.embeds else eos_texts
         return Prompt(None, plan, stops, "", special_texts, (*findings, *plan.findings))
     own = checkpoint.chat_template
     # of the checkpoint's own family, with tools transformers takes the one for tools

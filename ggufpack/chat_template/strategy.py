@@ -87,15 +87,18 @@ def choose_template(
     return _native_plan(template, jinja_text, readings, server_version)
 
 
-def plan_without_template(*, encoder: bool) -> TemplatePlan:
-    """The plan for a checkpoint that has no chat template.
+def plan_without_template(*, encoder: bool, unused: str | None = None) -> TemplatePlan:
+    """The plan for a checkpoint that has no chat template, or no use for it.
 
     Args:
         encoder: an embedding model, which has no prompt; otherwise a base model, whose prompt is
             passed on unchanged by an explicit TEMPLATE.
+        unused: the chat template that an embedding model has from the decoder it was trained from;
+            Ollama must not detect one of its own in it.
     """
     if encoder:
-        return TemplatePlan("none", None, None, findings=(make_finding(ids.ENCODER),))
+        guarded = None if unused is None else add_guard(unused)
+        return TemplatePlan("none", None, guarded, findings=(make_finding(ids.ENCODER),))
     return TemplatePlan("go:prompt", _PROMPT_TEMPLATE, None, findings=(make_finding(ids.NO_TEMPLATE),))
 
 

@@ -108,9 +108,9 @@ class Checkpoint:
         return min((length for length in lengths if length is not None), default=None)
 
     @property
-    def is_encoder(self) -> bool:
+    def embeds(self) -> bool:
         """Whether the model embeds text and does not generate it."""
-        return self.model_config.is_encoder
+        return self.model_config.embeds
 
     @property
     def special_texts(self) -> tuple[str, ...]:
@@ -157,14 +157,14 @@ def read_checkpoint(
     findings += pooling_findings(folder, config)
     check_weight_format(config, {name: tensor.dtype for name, tensor in tensors.items()})
     findings += check_layers(tensors, config.text, folder)
-    generation, raised = read_generation(folder, config.text, config.path, generates=not config.is_encoder)
+    generation, raised = read_generation(folder, config.text, config.path, generates=not config.embeds)
     findings += raised
     tokenizer, tokenizer_config, raised = read_tokenizer(folder)
     findings += raised
     chat_template, raised = read_chat_template(folder, tokenizer_config)
     findings += raised
     findings += cross_checks(config, generation, tensors, tokenizer)
-    if chat_template is None and not config.is_encoder:
+    if chat_template is None and not config.embeds:
         findings += filter(None, map(template_hint, map(read_trainer_config, trained_in or (folder,))))
     return Checkpoint(
         folder=folder,
@@ -174,7 +174,7 @@ def read_checkpoint(
         tokenizer=tokenizer,
         chat_template=chat_template,
         license_files=license_files(folder),
-        pipeline=read_pipeline(folder) if config.is_encoder else None,
+        pipeline=read_pipeline(folder) if config.embeds else None,
         findings=tuple(sorted(findings, key=lambda finding: finding.id)),
     )
 
@@ -199,8 +199,8 @@ def layout_findings(given: Path, folder: Path) -> list[Finding]:
 
 
 def pooling_findings(folder: Path, config: ModelConfig) -> list[Finding]:
-    """Whether an encoder says how it pools, and what a GGUF cannot hold of it."""
-    if not config.is_encoder:
+    """Whether an embedding model says how it pools, and what a GGUF cannot hold of it."""
+    if not config.embeds:
         return []
     pipeline = read_pipeline(folder)
     if pipeline is not None:

@@ -165,7 +165,7 @@ def _check_vocabulary(
 
 
 def _check_eos(config: ModelConfig, generation: Generation, tokenizer: Tokenizer) -> list[Finding]:
-    if config.is_encoder:
+    if config.embeds:
         return []
     findings: list[Finding] = []
     known = {*tokenizer.texts, *(token.id for token in tokenizer.added_tokens)}

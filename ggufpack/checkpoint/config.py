@@ -10,6 +10,7 @@ from typing import Any
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.jsonfiles import read_object, type_name
 from ggufpack.checkpoint.layout import CONFIG
+from ggufpack.checkpoint.sentence import pools_embeddings
 from ggufpack.errors import CheckpointFileError, UnsupportedWeightsError
 from ggufpack.spec import Finding
 
@@ -84,6 +85,8 @@ class ModelConfig:
         dtype: ``"bfloat16"``, ``"float16"``, …; ``None`` when the file does not say.
         tied: ``tie_word_embeddings``; ``None`` when the class default applies.
         quantization: ``quant_method`` of weights that the converter dequantises, else ``None``.
+        embeds: whether the model embeds text and does not generate it: by its architecture, or, as
+            decoders that were trained to embed, by sentence-transformers' files.
     """
 
     path: Path
@@ -96,18 +99,14 @@ class ModelConfig:
     dtype: str | None
     tied: bool | None
     quantization: str | None
-
-    @property
-    def is_encoder(self) -> bool:
-        """Whether the model embeds text and does not generate it, by llama.cpp's architectures."""
-        return self.architecture in ENCODER_ARCHITECTURES
+    embeds: bool
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, tuple[Finding, ...]]:
     """Read ``config.json``.
 
     Raises:
-        CheckpointFileError: unreadable, or without ``architectures``.
+        CheckpointFileError: unreadable, or without ``architectures``; or modules.json is damaged.
     """
     path = folder / CONFIG
     raw = read_object(path)
@@ -128,6 +127,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, tuple[Finding, ...]]:
         dtype=(values.text("dtype") or values.text("torch_dtype")).removeprefix("torch.") or None,
         tied=values.boolean("tie_word_embeddings"),
         quantization=_quantization(raw),
+        embeds=architecture in ENCODER_ARCHITECTURES or pools_embeddings(folder),
     )
     findings = values.findings + _context_findings(config)
     if config.quantization:

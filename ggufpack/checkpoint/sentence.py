@@ -45,6 +45,8 @@ class SentencePipeline:
         max_length: tokens after which a text is cut; ``None`` when the files do not say.
         prompts: name → text that stands in front of texts of that kind, without empty ones.
         default_prompt: the one that every text gets; empty for none.
+        renders_chat: whether every text becomes a user's message in the chat template, which a model that
+            was trained from a chat model does in newer sentence-transformers (``modality_config``).
     """
 
     path: Path
@@ -53,6 +55,7 @@ class SentencePipeline:
     max_length: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str = ""
+    renders_chat: bool = False
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -61,6 +64,8 @@ class SentencePipeline:
         lost = [f"the module {name}" for name in types if name not in _HELD]
         if len(self.poolings) > 1:
             lost.append(f"{len(self.poolings)} poolings beside each other ({', '.join(self.poolings)})")
+        if self.renders_chat:
+            lost.append(f"the chat template around every text (modality_config in {TRANSFORMER_FILE})")
         return tuple(lost)
 
     @property
@@ -93,7 +98,8 @@ def read_pipeline(folder: Path) -> SentencePipeline | None:
     }
     pooling = next((module.folder for module in modules if module.type == POOLING), None)
     first = next((module.folder for module in modules if module.type == TRANSFORMER), folder)
-    longest = _optional(first / TRANSFORMER_FILE).get("max_seq_length")
+    transformer = _optional(first / TRANSFORMER_FILE)
+    longest = transformer.get("max_seq_length")
     return SentencePipeline(
         path=path,
         modules=modules,
@@ -101,7 +107,18 @@ def read_pipeline(folder: Path) -> SentencePipeline | None:
         max_length=longest if isinstance(longest, int) and longest > 0 else None,
         prompts=known,
         default_prompt=known.get(str(prompts.get("default_prompt_name")), ""),
+        renders_chat="message" in _mapping(transformer.get("modality_config")),
     )
+
+
+def pools_embeddings(folder: Path) -> bool:
+    """Whether sentence-transformers' files make the model an embedding model, whatever its architecture.
+
+    Raises:
+        CheckpointFileError: as ``read_pipeline``.
+    """
+    pipeline = read_pipeline(folder)
+    return pipeline is not None and pipeline.is_whole
 
 
 def pipeline_findings(pipeline: SentencePipeline) -> list[Finding]:
@@ -114,7 +131,7 @@ def pipeline_findings(pipeline: SentencePipeline) -> list[Finding]:
                 f"{pipeline.path} names what a GGUF cannot hold: {', '.join(pipeline.lost)}. The package's"
                 " vectors would not be the trained model's.",
                 path=pipeline.path,
-                action="Use an embedding model of encoder, one pooling and normalisation only.",
+                action="Use an embedding model of plain text, one pooling and normalisation only.",
             )
         )
     if pipeline.default_prompt:

@@ -70,7 +70,8 @@ _OPTIONS = (
     click.option(
         "-q",
         "--quantization",
-        default="Q4_K_M",
+        multiple=True,
+        default=("Q4_K_M",),
         show_default=True,
         metavar="TYPE[,TYPE…]",
         help="F16, Q8_0, Q4_K_M … (llama.cpp's names). Several are made in one read.",
@@ -184,7 +185,7 @@ def make_spec(**values: Any) -> BuildSpec:
 
     register = values.pop("register")
     return BuildSpec(
-        quantizations=parse_file_types(values.pop("quantization")),
+        quantizations=parse_file_types(",".join(values.pop("quantization"))),
         parameters=_parameters(values.pop("parameters")),
         allow=frozenset(word.upper() for word in values.pop("allow")),
         adapters=tuple(parse_adapter(word) for word in values.pop("adapters")),

@@ -189,7 +189,7 @@ def _read_generation(log: Log, parts: _Parts) -> None:
             parts.folder,
             {} if config is None else config.text,
             parts.folder / CONFIG,
-            generates=config is None or not config.is_encoder,
+            generates=config is None or not config.embeds,
         )
         log.add(raised)
 

@@ -33,7 +33,7 @@ _SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls"
 _NAMED = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _LIKE_SPECIAL = re.compile(r"<[|｜][^<>\s]+[|｜]>|</?s>|<(?:end|start)_of_turn>")
 _GUESSED = 1024  # LLAMA_FTYPE_GUESSED
-# these take no prompt (conversion: the encoders of llama.cpp)
+# these take no prompt, whether or not they say how they pool (conversion: the encoders of llama.cpp)
 _ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert"})
 
 
@@ -129,7 +129,7 @@ def check_gguf(
     with log.check(TOKENIZER):
         vocabulary, raised = read_vocabulary(header.keys, path)
         log.add([*raised, *_check_rows(header, vocabulary)])
-    is_encoder = architecture in _ENCODERS
+    is_encoder = architecture in _ENCODERS or header.integer(f"{architecture}.pooling_type") is not None
     jinja_text = header.text("tokenizer.chat_template")
     jinja = None
     if prompts:

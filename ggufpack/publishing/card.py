@@ -85,15 +85,17 @@ def render_card(record: Mapping[str, Any], facts: CardFacts) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    embeds = view.record.result.template == "none"
     body = environment.get_template("model_card.md.jinja").render(
         view=view,
+        embeds=embeds,
         facts=facts,
         words=words,
         perplexity=_perplexity,
         code=_Verbatim,
         commands=[_Verbatim(command) for command in run_commands(record, facts.repo)],
     )
-    return f"---\n{_front_matter(facts)}---\n\n{body}"
+    return f"---\n{_front_matter(facts, 'feature-extraction' if embeds else 'text-generation')}---\n\n{body}"
 
 
 def run_commands(record: Mapping[str, Any], repo: str) -> list[str]:
@@ -124,7 +126,7 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _front_matter(facts: CardFacts) -> str:
+def _front_matter(facts: CardFacts, pipeline: str) -> str:
     base: Sequence[str] | str = facts.base_models
     if len(base) == 1:
         base = base[0]
@@ -132,7 +134,7 @@ def _front_matter(facts: CardFacts) -> str:
         "license": facts.license,
         "base_model": base if isinstance(base, str) else list(base),
         "library_name": "gguf",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": pipeline,
         "tags": ["gguf", "ollama", "ggufpack"],
         "quantized_by": facts.repo.partition("/")[0],
     }

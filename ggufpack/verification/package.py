@@ -50,7 +50,7 @@ def verify_on_server(
 
     engine = OllamaEngine(server, staged)
     try:
-        if checkpoint.is_encoder:
+        if checkpoint.embeds:
             smoke = check_embedding(server.embed(staged, _SMOKE_TEXT))
             result = Verification(model, engine.name, "smoke", smoke=smoke)
             return result, ()
@@ -92,7 +92,7 @@ def verify_embedded(
     """
     from ggufpack.engine.embedded import EmbeddedEngine
 
-    if checkpoint.is_encoder:
+    if checkpoint.embeds:
         return _embedded_encoder(gguf, model, level)
     stops = stop_strings(modelfile)
     with EmbeddedEngine(gguf, stops=stops) as engine:

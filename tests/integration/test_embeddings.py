@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from ggufpack.errors import CheckpointError
 from ggufpack.registry import OllamaServer
 from ggufpack.verification.fidelity.embedding import EmbeddingCheck
 from ggufpack.verification.fidelity.measure import FidelityOptions
+from tests.support.checkpoints import link_checkpoint
 from tests.support.ollama_server import RunningOllama
 from tests.support.sabotage_encoder import ENCODER_SABOTAGES, pooling_missing, words_swapped
 
 pytestmark = pytest.mark.engine
+TinyModel = Callable[[str], Path]
 
 TYPES = ("F16", "Q8_0", "Q4_K_M")
 # a few short texts, so that each broken file takes seconds
@@ -247,3 +249,34 @@ def test_a_module_that_a_gguf_cannot_hold_stops_the_build(minilm: Path, tmp_path
         ggufpack.build(checkpoint, output=tmp_path / "out", register=False, verify="none")
     assert caught.value.finding == "GP140"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_decoder_that_was_trained_to_embed(
+    tiny_model: TinyModel, server: OllamaServer, texts: Path, tmp_path: Path
+) -> None:
+    """As Qwen3-Embedding: a decoder with its chat template, and the last token's vector."""
+    folder = link_checkpoint(tiny_model("qwen3"), tmp_path / "decoder")
+    steps = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in steps]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 128}', encoding="utf-8")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}', encoding="utf-8")
+
+    built = ggufpack.build(
+        folder,
+        name="minilm-decoder",
+        quantization="F16",
+        output=tmp_path / "out",
+        host=server.host,
+        verify="fidelity",
+        calibration=texts,
+        device="cpu",
+    )
+    assert (built.status, built.template_strategy) == ("verified", "none")
+    (proof,) = built.verifications
+    assert proof.embedding is not None
+    assert proof.embedding.cosine_min >= 0.999
+    shown = server.show("minilm-decoder:f16")
+    assert "embedding" in shown.capabilities
+    assert not {"completion", "tools"} & set(shown.capabilities)

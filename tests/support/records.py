@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.proofs import (
+    EmbeddingFidelity,
     Estimate,
     Fidelity,
     LogprobCheck,
@@ -17,6 +18,7 @@ from ggufpack.proofs import (
     PromptCase,
     SmokeResult,
     StopCheck,
+    TextCosine,
     TextFidelity,
     TokenChoice,
     TokenizerMiss,
@@ -319,3 +321,39 @@ def record_of(
     }
     back: dict[str, Any] = json.loads(json.dumps(made))
     return back
+
+
+EMBEDDING = EmbeddingFidelity(
+    texts="built-in 1",
+    texts_digest="9f" * 32,
+    count=18,
+    dimensions=384,
+    reference="sentence-transformers 6.2.0, torch 2.15.0 float32 on cpu",
+    engine="Ollama 0.33.0",
+    cosine_min=0.99896,
+    cosine_mean=0.99955,
+    expected_min=0.99949,
+    expected_mean=0.99976,
+    rounding_min=0.99954,
+    similarity_difference=0.0113,
+    similarity_rank=0.99898,
+    limit=0.99667,
+    verdict="sound",
+    detail="the lowest cosine is 0.99949",
+    decoded_min=0.999995,
+    decoded_limit=0.999936,
+    truncated=0.99955,
+    by_text=(
+        TextCosine("hindi", "hi", 45, 0.973, 0.974, True),
+        TextCosine("letter", "en", 106, 0.9997, 0.9998),
+    ),
+)
+EMBEDDING_PROOF = Verification(
+    "minilm:q8_0",
+    "Ollama 0.33.0",
+    "fidelity",
+    smoke=SmokeResult(True, "384 dimensions", "embedding", 0),
+    tokenizer=TokenizerParity(169),
+    quantization="Q8_0",
+    embedding=EMBEDDING,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_what_it_says(tmp_path: Path) -> None:
         "bfloat16",
         False,
     )
-    assert not config.is_encoder
+    assert not config.embeds
 
 
 @pytest.mark.parametrize("architectures", [None, [], "LlamaForCausalLM", [""], [7], ...])
@@ -140,7 +141,16 @@ def test_torch_dtype_is_the_old_name(tmp_path: Path) -> None:
      ("GPT2LMHeadModel", False), ("Qwen3Model", False)],
 )  # fmt: skip
 def test_encoders(tmp_path: Path, architecture: str, encoder: bool) -> None:
-    assert config_of(tmp_path, architectures=[architecture])[0].is_encoder is encoder
+    assert config_of(tmp_path, architectures=[architecture])[0].embeds is encoder
+
+
+def test_a_decoder_that_was_trained_to_embed(tmp_path: Path) -> None:
+    steps = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in steps]
+    (tmp_path / "modules.json").write_text(json.dumps(modules[1:]))
+    assert not config_of(tmp_path)[0].embeds
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert config_of(tmp_path)[0].embeds
 
 
 BF16 = {"model.norm.weight": "BF16"}

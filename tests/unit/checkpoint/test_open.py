@@ -58,7 +58,7 @@ def test_a_good_checkpoint_has_no_finding(tmp_path: Path) -> None:
     assert checkpoint.tensors.dtypes == {"BF16": 19}
     assert checkpoint.chat_template is not None
     assert checkpoint.chat_template.text == "{{ messages }}"
-    assert not checkpoint.is_encoder
+    assert not checkpoint.embeds
     assert checkpoint.special_texts == ("<s>", "</s>", "<unk>", "<|im_end|>")
 
 
@@ -164,7 +164,7 @@ def test_an_encoder_has_no_generation_findings(tmp_path: Path) -> None:
         generation=None,
     )
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.is_encoder
+    assert checkpoint.embeds
     assert [finding.id for finding in checkpoint.findings] == ["GP117"], "no pooling configuration"
     (folder / "modules.json").write_text("[]")
     assert open_checkpoint(folder).findings == ()

@@ -94,6 +94,17 @@ def test_what_a_gguf_cannot_hold_is_an_error(extra: dict[str, Any], lost: str, t
     assert lost in finding.message
 
 
+@pytest.mark.parametrize(("modality", "lost"), [("message", True), ("text", False)])
+def test_texts_that_become_messages(modality: str, lost: bool, tmp_path: Path) -> None:
+    """As sentence-transformers 6 saves a model that it made from a chat model."""
+    config = {"text": {"method": "forward"}, modality: {"method": "forward"}}
+    make(tmp_path, transformer={"modality_config": config})
+    pipeline = read_pipeline(tmp_path)
+    assert pipeline is not None
+    assert (ids(tmp_path) == ["GP140"]) is lost
+    assert any("chat template" in one for one in pipeline.lost) is lost
+
+
 def test_two_poolings_are_more_than_one(tmp_path: Path) -> None:
     """The converter takes the mean and drops the other without a word."""
     both = {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}

@@ -9,7 +9,7 @@ import yaml
 
 from ggufpack.errors import UsageError
 from ggufpack.publishing.card import CardFacts, render_card
-from tests.support.records import record
+from tests.support.records import EMBEDDING_PROOF, record, record_of
 
 FACTS = CardFacts("anna/smollm2-GGUF", "apache-2.0", ("HuggingFaceTB/SmolLM2-135M",))
 
@@ -110,3 +110,16 @@ def test_without_a_template_the_card_says_how_to_run_it() -> None:
     assert "has no `template` file" in card
     assert "hf download anna/x --local-dir model\ncd model\nollama create mymodel -f Modelfile.Q8_0\n" in card
     assert "has no `template` file" not in render_card(record(("Q8_0",)), FACTS)
+
+
+def test_an_embedding_model() -> None:
+    made = record_of(("Q8_0",), (EMBEDDING_PROOF,))
+    made["result"]["template"] = "none"
+    card = render_card(made, CardFacts("anna/minilm-GGUF", template=False))
+    assert front_matter(card)["pipeline_tag"] == "feature-extraction"
+    assert row(card, "Q8_0")[3:] == ["0.9996", "0.9990", "passed"]
+    for absent in ("KL", "Perplexity", "chat template", "ollama create"):
+        assert absent not in card
+    made["result"]["verifications"] = []
+    made["result"]["status"] = "unverified"
+    assert row(render_card(made, FACTS), "Q8_0")[3:] == ["not measured", "not measured", "not checked"]

@@ -7,52 +7,17 @@ from dataclasses import replace
 import pytest
 
 from ggufpack.cli.proof import proof
-from ggufpack.proofs import EmbeddingFidelity, SmokeResult, TextCosine, TokenizerParity, Verification
 from ggufpack.report import words
 from ggufpack.report.page import render_markdown, render_report
 from ggufpack.report.reading import typed
 from ggufpack.report.view import make_view
-from tests.support.records import record_of
+from tests.support.records import EMBEDDING, EMBEDDING_PROOF, record_of
 
-MEASURED = EmbeddingFidelity(
-    texts="built-in 1",
-    texts_digest="9f" * 32,
-    count=18,
-    dimensions=384,
-    reference="sentence-transformers 6.2.0, torch 2.15.0 float32 on cpu",
-    engine="Ollama 0.33.0",
-    cosine_min=0.99896,
-    cosine_mean=0.99955,
-    expected_min=0.99949,
-    expected_mean=0.99976,
-    rounding_min=0.99954,
-    similarity_difference=0.0113,
-    similarity_rank=0.99898,
-    limit=0.99667,
-    verdict="sound",
-    detail="the lowest cosine is 0.99949",
-    decoded_min=0.999995,
-    decoded_limit=0.999936,
-    truncated=0.99955,
-    by_text=(
-        TextCosine("hindi", "hi", 45, 0.973, 0.974, True),
-        TextCosine("letter", "en", 106, 0.9997, 0.9998),
-    ),
-)
-SOUND = Verification(
-    "minilm:q8_0",
-    "Ollama 0.33.0",
-    "fidelity",
-    smoke=SmokeResult(True, "384 dimensions", "embedding", 0),
-    tokenizer=TokenizerParity(169),
-    quantization="Q8_0",
-    embedding=MEASURED,
-)
-BROKEN = replace(SOUND, embedding=replace(MEASURED, verdict="broken", expected_min=0.71))
+BROKEN = replace(EMBEDDING_PROOF, embedding=replace(EMBEDDING, verdict="broken", expected_min=0.71))
 
 
 def test_the_page_shows_cosines_and_no_prompts() -> None:
-    record = record_of(("Q8_0",), (SOUND,))
+    record = record_of(("Q8_0",), (EMBEDDING_PROOF,))
     page = render_report(record)
     assert "0.9996" in page
     assert "cut into other tokens" in page
@@ -63,7 +28,7 @@ def test_the_page_shows_cosines_and_no_prompts() -> None:
 
 
 def test_the_verdict_speaks_of_vectors() -> None:
-    view = make_view(typed(record_of(("Q8_0",), (SOUND,))))
+    view = make_view(typed(record_of(("Q8_0",), (EMBEDDING_PROOF,))))
     assert view.status == "verified"
     assert "rounding explains every difference of its vectors" in view.verdict
     assert "answer" not in view.verdict
@@ -75,7 +40,7 @@ def test_the_verdict_speaks_of_vectors() -> None:
 
 
 def test_a_broken_one_fails() -> None:
-    assert SOUND.passed
+    assert EMBEDDING_PROOF.passed
     assert not BROKEN.passed
     view = make_view(typed(record_of(("Q8_0",), (BROKEN,), "failed")))
     assert view.status == "failed"
@@ -84,7 +49,7 @@ def test_a_broken_one_fails() -> None:
 
 
 def test_without_a_comparison_that_is_said() -> None:
-    smoke = replace(SOUND, level="smoke", tokenizer=None, embedding=None)
+    smoke = replace(EMBEDDING_PROOF, level="smoke", tokenizer=None, embedding=None)
     view = make_view(typed(record_of(("Q8_0",), (smoke,))))
     assert "it makes embeddings" in view.verdict
     assert [item.value for item in view.headlines] == ["not checked"]
@@ -93,7 +58,7 @@ def test_without_a_comparison_that_is_said() -> None:
 
 
 def test_the_result_line() -> None:
-    line = proof(SOUND)
+    line = proof(EMBEDDING_PROOF)
     assert "an embedding of 384 dimensions" in line
     assert "sound: cosine to the trained model 0.999550 (lowest 0.998960)" in line
     assert "answer" not in line
