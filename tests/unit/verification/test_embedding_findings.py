@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ggufpack.proofs import EmbeddingFidelity, TextCosine, TokenizerMiss, TokenizerParity, Verification
+from ggufpack.proofs import TextCosine, TokenizerMiss, TokenizerParity, Verification
 from ggufpack.spec import Severity
 from ggufpack.verification.findings import embedding_findings, encoder_not_compared
+from tests.support.records import EMBEDDING
 
 ALIKE = TextCosine("letter", "en", 106, 0.99999, 0.99999)
-MEASURED = EmbeddingFidelity(
-    texts="built-in 1",
-    texts_digest="",
-    count=1,
-    dimensions=384,
-    reference="torch",
-    engine="Ollama",
-    cosine_min=0.9999,
-    cosine_mean=0.9999,
-    expected_min=0.99999,
-    expected_mean=0.99999,
-    rounding_min=0.9999,
-    similarity_difference=0.001,
-    similarity_rank=None,
-    limit=0.9999,
-    verdict="sound",
-    detail="the lowest cosine is high",
-    truncated=0.99995,
-    by_text=(ALIKE,),
-)
+MEASURED = replace(EMBEDDING, by_text=(ALIKE,), truncated=0.99995)
 SOUND = Verification("m:f16", "Ollama", "fidelity", tokenizer=TokenizerParity(10), embedding=MEASURED)
 
 
