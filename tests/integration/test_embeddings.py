@@ -257,11 +257,19 @@ def test_a_decoder_that_was_trained_to_embed(
     """As Qwen3-Embedding: a decoder with its chat template, and the last token's vector."""
     folder = link_checkpoint(tiny_model("qwen3"), tmp_path / "decoder")
     steps = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
-    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in steps]
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(steps)
+    ]
     (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 128}', encoding="utf-8")
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}', encoding="utf-8")
+    pooling = {
+        "word_embedding_dimension": 256,
+        "pooling_mode_lasttoken": True,
+        "pooling_mode_mean_tokens": False,
+    }
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
 
     built = ggufpack.build(
         folder,

@@ -72,7 +72,7 @@ def test_register_that_is_said_needs_a_server() -> None:
 @pytest.mark.parametrize("word", ["stop", "=x", ""])
 def test_a_parameter_without_a_value(word: str) -> None:
     with pytest.raises(UsageError, match="KEY=VALUE"):
-        make_spec(checkpoint=Path("c"), quantization="F16", parameters=(word,), allow=(), register=None)
+        make_spec(checkpoint=Path("c"), quantization=("F16",), parameters=(word,), allow=(), register=None)
 
 
 @pytest.mark.parametrize("word", ["a=much", "a=inf", "a=nan", "a=", "=0.5"])
@@ -96,3 +96,8 @@ def test_the_help_lists_what_the_design_promises() -> None:
     assert "130" in top
     for command in ("build", "plan", "template", "demo", "vendor"):
         assert re.search(rf"^  {command} ", top, re.MULTILINE)
+
+
+def test_types_named_together_and_one_by_one() -> None:
+    spec = spec_of("folder", "-q", "F16", "-q", "q8_0,q4")
+    assert spec.quantizations == ("F16", "Q8_0", "Q4_K_M")
