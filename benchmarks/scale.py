@@ -71,7 +71,16 @@ def planned(checkpoint: Path, *options: str) -> Planned:
     Raises:
         RuntimeError: it failed.
     """
-    command = [sys.executable, "-m", "ggufpack", "plan", str(checkpoint), "--no-register", "--json", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "ggufpack",
+        "plan",
+        str(checkpoint),
+        "--no-register",
+        "--json",
+        "--quiet",
+    ]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, *options], stdout=out, stderr=log)

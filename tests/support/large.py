@@ -123,7 +123,10 @@ def write_large(model: Large, folder: Path, tokenizer: Path) -> Path:
     """Write ``model`` to ``folder``, with the tokenizer of the checkpoint ``tokenizer``; the folder."""
     folder.mkdir(parents=True)
     for file in tokenizer.iterdir():
-        if file.name.startswith("tokenizer") or file.name in ("special_tokens_map.json", "chat_template.jinja"):
+        if file.name.startswith("tokenizer") or file.name in (
+            "special_tokens_map.json",
+            "chat_template.jinja",
+        ):
             shutil.copyfile(file, folder / file.name)
     given = json.loads((tokenizer / "config.json").read_text(encoding="utf-8"))
     ids = {key: given.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -186,7 +189,9 @@ def _shards(model: Large) -> Iterator[list[str]]:
     weights, done, start = model.parameters, 0, 0
     for shard in range(1, model.shards + 1):
         end, last = start, len(names) - (model.shards - shard)
-        while end < last and (end == start or shard == model.shards or done < weights * shard // model.shards):
+        while end < last and (
+            end == start or shard == model.shards or done < weights * shard // model.shards
+        ):
             done += prod(model.tensors[names[end]])
             end += 1
         yield names[start:end]
