@@ -130,10 +130,10 @@ def _is_plain_name(shard: object) -> bool:
 def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[str]) -> None:
     """Every file there, and no second set of weights that another reader would prefer."""
     missing = _missing_files(folder, names) if indexed else _missing_shards(names)
-    if missing.count:
+    if missing.number:
         raise TensorFileError(
-            f"{folder}: {missing.count} of {missing.of} shards are missing: "
-            f"{some(missing.names, of=missing.count)}.",
+            f"{folder}: {missing.number} of {missing.promised} shards are missing: "
+            f"{some(missing.names, of=missing.number)}.",
             action="Copy or download these files into the folder.",
             path=folder,
             key=missing.names[0],
@@ -152,8 +152,8 @@ class _Missing(NamedTuple):
     """Files that are not there: the first names, and the number of all, and of those that should be."""
 
     names: list[str]
-    count: int
-    of: int
+    number: int
+    promised: int
 
 
 def _missing_files(folder: Path, names: list[str]) -> _Missing:
@@ -176,9 +176,11 @@ def _missing_shards(names: list[str]) -> _Missing:
     count = 0
     for (stem, total, width), present in sets.items():
         present.discard(0)
-        absent = (number for number in range(1, int(total) + 1) if number not in present)
-        for number in islice(absent, _NAMED_SHARDS - len(first)):
-            first.append(f"{stem}-{number:0{width}d}-of-{total}.safetensors")
+        absent = (shard for shard in range(1, int(total) + 1) if shard not in present)
+        first += [
+            f"{stem}-{shard:0{width}d}-of-{total}.safetensors"
+            for shard in islice(absent, _NAMED_SHARDS - len(first))
+        ]
         count += int(total) - len(present)
     return _Missing(first, count, len(names) + count)
 

@@ -90,10 +90,10 @@ def intermediate_precision(dtypes: Mapping[str, int]) -> str:
 def memory_needed(checkpoint: Checkpoint, threads: int | None) -> int:
     """Bytes of the worker's peak resident set, estimated: for models of any number of weights.
 
-    Imports, the vocabulary, ``AHEAD_BYTES`` of encoded blocks, and for each thread three chunks of
-    source values (at most float32): one in work and two that wait; and a recipe for each tensor. A tensor that is computed and
-    not only moved comes on top, in float32, one at a time (``convert.recipes``); so does the largest
-    tensor that adapters change.
+    Imports, the vocabulary, a recipe for each tensor, ``AHEAD_BYTES`` of encoded blocks, and for each
+    thread three chunks of source values (at most float32): one in work and two that wait. A tensor that
+    is computed and not only moved comes on top, in float32, one at a time (``convert.recipes``); so does
+    the largest tensor that adapters change.
     """
     tokenizer = checkpoint.folder / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.errors import GgufpackError, ModelExistsError, ServerResponseError, ServerVersionError
+from ggufpack.packages import exclusive_name
 from ggufpack.registry import findings as found
 from ggufpack.registry.base import RegisteredBase
 from ggufpack.registry.names import parse
@@ -62,21 +63,23 @@ class StagedModel:
             RegistryError: the server failed; replaced models are back under their names.
         """
         targets = _distinct(names)
-        if not overwrite:
-            refuse_existing(self.server, targets)
-        # left in reverse: what was replaced is put back before the backups go
-        with ExitStack() as backups, ExitStack() as undo:
-            for target in targets:
-                if self.server.exists(target):
-                    # a copy over a name leaves the old model's blobs behind; deleting a name removes them
-                    kept = temporary_name(self.token)
-                    backups.callback(remove, self.server, kept, self.on_event)
-                    self.server.copy(target, kept)
-                    undo.callback(self.server.copy, kept, target)
-                else:
-                    undo.callback(remove, self.server, target, self.on_event)
-                self.server.copy(self.name, target)
-            undo.pop_all()
+        # the server has no copy that refuses a taken name: two builds would both find it free
+        with exclusive_name(self.server.host):
+            if not overwrite:
+                refuse_existing(self.server, targets)
+            # left in reverse: what was replaced is put back before the backups go
+            with ExitStack() as backups, ExitStack() as undo:
+                for target in targets:
+                    if self.server.exists(target):
+                        # a copy over a name leaves the old model's blobs behind; deleting a name removes them
+                        kept = temporary_name(self.token)
+                        backups.callback(remove, self.server, kept, self.on_event)
+                        self.server.copy(target, kept)
+                        undo.callback(self.server.copy, kept, target)
+                    else:
+                        undo.callback(remove, self.server, target, self.on_event)
+                    self.server.copy(self.name, target)
+                undo.pop_all()
         return targets
 
 

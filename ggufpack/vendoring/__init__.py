@@ -99,12 +99,12 @@ def require(on_event: EventHandler = ignore_event) -> Path:
         VendorError: the tree was changed, or cannot be fetched.
     """
     lock = load_lock()
-    found = _status(lock, _tree_folder(lock))
-    if found.state in ("absent", "outdated"):
-        found = sync(on_event=on_event)
-    if found.state != "ok":
-        raise _changed_error(found)
-    return found.folder
+    # a tree that another process replaces in this moment may look like anything: sync looks again, alone
+    with suppress(FileNotFoundError):
+        found = _status(lock, _tree_folder(lock))
+        if found.state == "ok":
+            return found.folder
+    return sync(on_event=on_event).folder
 
 
 def sync(
