@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ class StagedModel:
             RegistryError: the server failed; replaced models are back under their names.
         """
         targets = _distinct(names)
-        # the server has no copy that refuses a taken name: two builds would both find it free
-        with exclusive_name(self.server.host):
+        with _alone(self.server):
             if not overwrite:
                 refuse_existing(self.server, targets)
             # left in reverse: what was replaced is put back before the backups go
@@ -130,7 +129,12 @@ def stage_model(
     name = temporary_name(token)
     try:
         sent = {path.name: digest for path, digest in files.items()}
-        server.create(name, sent, request, status, base=None if base is None else base.name)
+        with _alone(server):
+            for path, digest in files.items():
+                # it was there, and was another build's, whose model has gone with its blobs since
+                if not server.has_blob(digest):
+                    _upload(server, path, digest, on_event)
+            server.create(name, sent, request, status, base=None if base is None else base.name)
         shown = server.show(name)
         if base is None:
             notes += _compare(shown, request, sha256, native)
@@ -146,7 +150,18 @@ def stage_model(
                 )
         yield StagedModel(server, name, tuple(notes), on_event, token)
     finally:
-        remove(server, name, on_event)
+        with _alone(server):
+            remove(server, name, on_event)
+
+
+def _alone(server: OllamaServer) -> AbstractContextManager[None]:
+    """No other build of this user creates, names or removes a model on this server meanwhile.
+
+    A server that deletes a model removes each blob that no manifest names in that moment, also one that
+    a ``create`` is about to name (0.33.0, server/routes.go: DeleteHandler); and it has no copy that
+    refuses a taken name.
+    """
+    return exclusive_name(f"ollama {server.host}")
 
 
 def _upload(server: OllamaServer, path: Path, sha256: str, on_event: EventHandler) -> None:
