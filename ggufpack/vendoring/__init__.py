@@ -59,6 +59,7 @@ class VendorStatus:
     changed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    tree_sha256: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The object that ``ggufpack vendor status --json`` prints."""
@@ -87,6 +88,11 @@ def status() -> VendorStatus:
     """Compare the tree on disk with the lock. Reads every file of it (some milliseconds)."""
     lock = load_lock()
     return _status(lock, _tree_folder(lock))
+
+
+def files_of(found: VendorStatus) -> dict[str, str]:
+    """Path → SHA-256 in hex of every file of the locked tree; empty unless ``found`` is that tree."""
+    return _recorded_listing(found.folder) if found.state == "ok" else {}
 
 
 def require(on_event: EventHandler = ignore_event) -> Path:
@@ -211,7 +217,11 @@ def _tree_folder(lock: Lock) -> Path:
 def _status(lock: Lock, folder: Path) -> VendorStatus:
     def result(state: VendorState, **files: tuple[str, ...]) -> VendorStatus:
         package = lock.package
-        return VendorStatus(state, folder, package.name, package.version, lock.commit, lock.build, **files)
+        return VendorStatus(
+            *(state, folder, package.name, package.version, lock.commit, lock.build),
+            **files,
+            tree_sha256=lock.tree_sha256,
+        )
 
     if not os.path.lexists(folder):
         return result("absent")

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from numpy._core import _multiarray_umath
+import numpy as np
 
 from ggufpack.package_folder import RECORD_NAME
 
-_NUMPY_DISPATCH = " ".join(_multiarray_umath.__cpu_dispatch__)
+_SIMD: Mapping[str, list[str]] = np.show_config(mode="dicts")["SIMD Extensions"]
+_NUMPY_DISPATCH = " ".join(_SIMD.get("found", []))
 SHUFFLED = Path(__file__).with_name("shuffled")
 QUANTIZATIONS = ("Q4_K_M", "Q8_0", "Q2_K", "IQ4_XS", "F16")
 # what says when, where and how fast

@@ -34,5 +34,5 @@ class _Scanned:
         """It holds nothing."""
 
 
-os.listdir = _listed
-setattr(os, "scandir", _Scanned)  # noqa: B010 - its type is a function's
+for _name, _ours in (("listdir", _listed), ("scandir", _Scanned)):
+    setattr(os, _name, _ours)
