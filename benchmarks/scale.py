@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,10 +30,11 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Planned:
-    """One plan: what the command said, its seconds, and bytes of resident set at the peak."""
+    """One plan: what the command said, its seconds (and those of all cores), and bytes of resident set at the peak."""
 
     answer: Mapping[str, Any]
     seconds: float
+    cpu_seconds: float
     parent_rss: int
     worker_rss: int
 
@@ -50,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="NAME", help=", ".join(MODELS))
     chosen = parser.parse_args().models or list(MODELS)
-    print("model         tensors  shards  source TB  plan s  parent MiB  worker MiB  Q4_K_M GB")
+    print("model         tensors  shards  source TB  plan s   CPU s  parent MiB  worker MiB  Q4_K_M GB")
     for name in chosen:
         make, tokenizer = MODELS[name]
         model = make()
@@ -60,7 +62,7 @@ def main() -> None:
         size = made.answer["disk_needed"]
         print(
             f"{name:12}{len(model.tensors):9,}{model.shards:8}{model.parameters * 2 / 1e12:11.2f}"
-            f"{made.seconds:8.1f}{made.parent_rss >> 20:12}{made.worker_rss >> 20:12}{size / 1e9:11.1f}",
+            f"{made.seconds:8.1f}{made.cpu_seconds:8.1f}{made.parent_rss >> 20:12}{made.worker_rss >> 20:12}{size / 1e9:11.1f}",
             flush=True,
         )
 
@@ -81,7 +83,7 @@ def planned(checkpoint: Path, *options: str) -> Planned:
         "--json",
         "--quiet",
     ]
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), _cpu_seconds()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, *options], stdout=out, stderr=log)
         peaks: dict[int, int] = {}
@@ -96,7 +98,15 @@ def planned(checkpoint: Path, *options: str) -> Planned:
         if process.returncode:
             raise RuntimeError(text + log.read().decode())
     workers = [peak for pid, peak in peaks.items() if pid != process.pid]
-    return Planned(json.loads(text), seconds, peaks[process.pid], max(workers, default=0))
+    return Planned(
+        json.loads(text), seconds, _cpu_seconds() - cpu_before, peaks[process.pid], max(workers, default=0)
+    )
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that have ended, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _family(pid: int) -> list[int]:

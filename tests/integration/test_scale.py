@@ -29,7 +29,7 @@ def test_405b_in_400_shards_is_planned_in_seconds_and_little_memory(
     # norms stay in F32, and llama.cpp's rope_freqs is added
     assert half["tensor_types"] == {"F16": len(model.tensors) - norms, "F32": norms + 1}
     assert 0 < half["size"] - 2 * model.parameters < 40 * MIB
-    assert made.seconds < 60  # 7 s on a quiet machine
+    assert made.cpu_seconds < 60  # 10 s, of which 6 are imports
     assert made.parent_rss < 400 * MIB
     assert made.worker_rss < made.answer["memory_needed"]
     assert not (tmp_path / "out").exists()
