@@ -30,7 +30,7 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Planned:
-    """One plan: what the command said, its seconds (and those of all cores), and bytes of resident set at the peak."""
+    """One plan: what the command said, seconds (``cpu_seconds``: of all cores), peak resident sets in bytes."""
 
     answer: Mapping[str, Any]
     seconds: float
@@ -62,7 +62,8 @@ def main() -> None:
         size = made.answer["disk_needed"]
         print(
             f"{name:12}{len(model.tensors):9,}{model.shards:8}{model.parameters * 2 / 1e12:11.2f}"
-            f"{made.seconds:8.1f}{made.cpu_seconds:8.1f}{made.parent_rss >> 20:12}{made.worker_rss >> 20:12}{size / 1e9:11.1f}",
+            f"{made.seconds:8.1f}{made.cpu_seconds:8.1f}{made.parent_rss >> 20:12}{made.worker_rss >> 20:12}"
+            f"{size / 1e9:11.1f}",
             flush=True,
         )
 

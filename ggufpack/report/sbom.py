@@ -75,7 +75,8 @@ def sbom_of_package(record: Mapping[str, Any], files: Mapping[str, str]) -> dict
 
 def license_of(found: Distribution) -> str | None:
     """What a distribution says of its licence: an SPDX expression, a name, or its classifiers."""
-    text = found.metadata.get("License-Expression") or found.metadata.get("License")
+    said = (found.metadata.get_all(key) for key in ("License-Expression", "License"))
+    text = next((str(values[0]) for values in said if values and values[0]), None)
     if text and "\n" not in text.strip() and text.strip().upper() != "UNKNOWN":
         return text.strip()
     classifiers = found.metadata.get_all("Classifier") or []

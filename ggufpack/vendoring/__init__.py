@@ -215,12 +215,17 @@ def _tree_folder(lock: Lock) -> Path:
 
 
 def _status(lock: Lock, folder: Path) -> VendorStatus:
-    def result(state: VendorState, **files: tuple[str, ...]) -> VendorStatus:
+    def result(state: VendorState, **files: Any) -> VendorStatus:
         package = lock.package
         return VendorStatus(
-            *(state, folder, package.name, package.version, lock.commit, lock.build),
-            **files,
+            state=state,
+            folder=folder,
+            package=package.name,
+            version=package.version,
+            commit=lock.commit,
+            build=lock.build,
             tree_sha256=lock.tree_sha256,
+            **files,
         )
 
     if not os.path.lexists(folder):

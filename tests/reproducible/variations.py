@@ -18,7 +18,7 @@ import numpy as np
 
 from ggufpack.package_folder import RECORD_NAME
 
-_SIMD: Mapping[str, list[str]] = np.show_config(mode="dicts")["SIMD Extensions"]
+_SIMD: Mapping[str, Any] = dict(np.show_config(mode="dicts")["SIMD Extensions"])
 _NUMPY_DISPATCH = " ".join(_SIMD.get("found", []))
 SHUFFLED = Path(__file__).with_name("shuffled")
 QUANTIZATIONS = ("Q4_K_M", "Q8_0", "Q2_K", "IQ4_XS", "F16")
