@@ -30,7 +30,7 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Planned:
-    """One plan: what the command said, seconds (``cpu_seconds``: of all cores), peak resident sets in bytes."""
+    """One plan: what the command said, seconds (``cpu_seconds``: of all cores), peak RSS of both in bytes."""
 
     answer: Mapping[str, Any]
     seconds: float
