@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format bench constraints clean
+.PHONY: demo test lint format bench audit constraints clean
 
 # uv unpacks torch in seconds; compiled files make each later start seconds shorter
 $(READY): pyproject.toml constraints.txt setup.py Makefile $(wildcard ggufpack/quantize/native/*.[ch])
@@ -39,6 +39,11 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.ollama_create
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.kernels
+
+# asks a vulnerability service about every pinned version: needs the network, and is no part of `make test`
+audit: $(READY)
+	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --strict --requirement constraints.txt --no-deps --disable-pip \
+	    || { echo "audit: see above: a version has a known vulnerability, or the service does not know it or cannot be reached" >&2; exit 1; }
 
 # names and versions only: no addresses, no hashes of one index; for every Python from 3.10 on
 constraints: $(READY)

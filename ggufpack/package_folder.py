@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -14,6 +16,7 @@ from ggufpack.errors import UsageError
 from ggufpack.resources import sync
 
 RECORD_NAME = "ggufpack.json"
+_NO_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,19 @@ class PackageFolder:
     working: Path
     token: str | None = None
 
+    @contextlib.contextmanager
+    def turn(self, *, overwrite: bool) -> Iterator[None]:
+        """Wait until no other build puts its package into the folder above; others wait until this ends.
+
+        Raises:
+            UsageError: another build has taken the place meanwhile, and ``overwrite`` is off.
+        """
+        with _only_one(self.final.parent):
+            check_free(self.final, overwrite=overwrite)
+            yield
+
     def publish(self) -> None:
-        """Put it in its place; an older package there is replaced as a whole."""
+        """Put it in its place, in its ``turn``; an older package there is replaced as a whole."""
         for path in self.working.iterdir():
             sync(path)
         sync(self.working)
@@ -43,6 +57,22 @@ class PackageFolder:
         sync(self.final.parent)
         if replaces:
             shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is the folder itself: no file is left, and any user may take it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            # some network filesystems lock no folders: there the look before ``publish`` must do
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_free(final: Path, *, overwrite: bool) -> None:
@@ -88,8 +118,7 @@ def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFol
     """
     made = not final.parent.exists()
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
+        working = _make_working(final, token)
     except OSError as error:
         raise UsageError(
             f"{final.parent} cannot be written: {error.strerror or error}.",
@@ -101,5 +130,14 @@ def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFol
         yield PackageFolder(final, working, token)
     finally:
         shutil.rmtree(working, ignore_errors=True)
-        if made and not any(final.parent.iterdir()):
-            final.parent.rmdir()  # it was made for this package, which did not come to be
+        if made:
+            # it was made for this package; it stays when that, or another build's, is in it
+            with contextlib.suppress(OSError):
+                final.parent.rmdir()
+
+
+def _make_working(final: Path, token: str | None) -> Path:
+    while True:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a build that failed has just removed it
+            return Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))

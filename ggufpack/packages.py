@@ -149,9 +149,16 @@ def exclusive(target: Path) -> Iterator[None]:
 
     The lock files lie in the cache folder, so that no lock appears beside the target.
     """
+    with exclusive_name(str(target.absolute())):
+        yield
+
+
+@contextmanager
+def exclusive_name(name: str) -> Iterator[None]:
+    """As ``exclusive``, for what is no path."""
     locks = cache_folder() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]
+    key = hashlib.sha256(name.encode()).hexdigest()[:32]
     with (locks / key).open("wb") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -216,12 +216,13 @@ def run(
             write_report(record, folder.working / REPORT_NAME)
             if before_publish is not None:
                 before_publish(folder.working)
-            for file in publishable:
-                if file.staged is not None:
-                    file.staged.publish(file.names, overwrite=spec.overwrite)
-            if storing is not None:
-                storing.publish(overwrite=spec.overwrite)
-            folder.publish()
+            with folder.turn(overwrite=spec.overwrite):
+                for file in publishable:
+                    if file.staged is not None:
+                        file.staged.publish(file.names, overwrite=spec.overwrite)
+                if storing is not None:
+                    storing.publish(overwrite=spec.overwrite)
+                folder.publish()
     if status == "failed":
         raise _verification_error(result)
     return result

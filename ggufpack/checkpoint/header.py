@@ -18,6 +18,7 @@ import json
 import math
 import re
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,7 +59,7 @@ DTYPE_BITS: dict[str, int] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where one tensor is. ``begin`` and ``end`` are bytes from the start of ``file``."""
 
@@ -224,7 +225,8 @@ def _tensor(name: str, entry: object, path: Path, data_begin: int) -> TensorInfo
         raise damaged(f"shape {shape!r} of {dtype} does not fill whole bytes")
     if end - begin != bits // 8:
         raise damaged(f"shape {shape!r} of {dtype} needs {bits // 8:,} bytes, and it has {end - begin:,}")
-    return TensorInfo(name, dtype, tuple(shape), path, data_begin + begin, data_begin + end)
+    # a large model has 100,000 tensors, and JSON makes a new string of each dtype
+    return TensorInfo(name, sys.intern(dtype), tuple(shape), path, data_begin + begin, data_begin + end)
 
 
 def _is_size(value: object) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.header import TensorInfo, read_header
@@ -14,6 +16,8 @@ from ggufpack.checkpoint.layout import INDEX, SINGLE_FILE, weight_files
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import CheckpointFileError, TensorFileError
 from ggufpack.spec import Finding
+
+_NAMED_SHARDS = 6  # in a message
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def read_tensors(folder: Path) -> tuple[TensorTable, tuple[Finding, ...]]:
                 action=f"Copy {INDEX} from where the checkpoint was saved.",
             )
         )
-    findings += [_stray(folder / name) for name in present if name not in names]
+    own = set(names)
+    findings += [_stray(folder / name) for name in present if name not in own]
     if not table:
         raise TensorFileError(f"{folder} holds no tensor.", action="Save the checkpoint again.", path=folder)
     return table, tuple(findings)
@@ -124,16 +129,14 @@ def _is_plain_name(shard: object) -> bool:
 
 def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[str]) -> None:
     """Every file there, and no second set of weights that another reader would prefer."""
-    missing = [
-        name for name in (names if indexed else _promised_shards(names)) if not (folder / name).is_file()
-    ]
-    if missing:
+    missing = _missing_files(folder, names) if indexed else _missing_shards(names)
+    if missing.number:
         raise TensorFileError(
-            f"{folder}: {len(missing)} of {len(missing) + sum(1 for name in names if name not in missing)} "
-            f"shards are missing: {', '.join(missing)}.",
+            f"{folder}: {missing.number} of {missing.promised} shards are missing: "
+            f"{some(missing.names, of=missing.number)}.",
             action="Copy or download these files into the folder.",
             path=folder,
-            key=missing[0],
+            key=missing.names[0],
         )
     if SINGLE_FILE in present and names != [SINGLE_FILE]:
         # transformers opens model.safetensors, the converter the index or all of them
@@ -145,17 +148,41 @@ def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[
         )
 
 
-def _promised_shards(names: list[str]) -> list[str]:
-    """All names of ``model-00001-of-00003.safetensors`` and its like, when there is no index."""
-    promised = dict.fromkeys(names)
+class _Missing(NamedTuple):
+    """Files that are not there: the first names, and the number of all, and of those that should be."""
+
+    names: list[str]
+    number: int
+    promised: int
+
+
+def _missing_files(folder: Path, names: list[str]) -> _Missing:
+    absent = [name for name in names if not (folder / name).is_file()]
+    return _Missing(absent, len(absent), len(names))
+
+
+def _missing_shards(names: list[str]) -> _Missing:
+    """What ``model-00001-of-00003.safetensors`` and its like promise, when there is no index.
+
+    A name may promise any number of shards, so they are counted, and only the first ones named.
+    """
+    sets: dict[tuple[str, str, int], set[int]] = {}
     for name in names:
         head, separator, total = name.removesuffix(".safetensors").rpartition("-of-")
         stem, dash, number = head.rpartition("-")
-        if separator and dash and _is_number(total) and _is_number(number) and int(total) <= 100_000:
-            width = len(number)
-            for shard in range(1, int(total) + 1):
-                promised[f"{stem}-{shard:0{width}d}-of-{total}.safetensors"] = None
-    return sorted(promised)
+        if separator and dash and _is_number(total) and _is_number(number) and int(number) <= int(total):
+            sets.setdefault((stem, total, len(number)), set()).add(int(number))
+    first: list[str] = []
+    count = 0
+    for (stem, total, width), present in sets.items():
+        present.discard(0)
+        absent = (shard for shard in range(1, int(total) + 1) if shard not in present)
+        first += [
+            f"{stem}-{shard:0{width}d}-of-{total}.safetensors"
+            for shard in islice(absent, _NAMED_SHARDS - len(first))
+        ]
+        count += int(total) - len(present)
+    return _Missing(first, count, len(names) + count)
 
 
 def _is_number(text: str) -> bool:

@@ -17,6 +17,7 @@ from ggufpack.cli.publish import publish
 from ggufpack.cli.pull import pull
 from ggufpack.cli.push import push
 from ggufpack.cli.report import report
+from ggufpack.cli.sbom import sbom
 from ggufpack.cli.store import store
 from ggufpack.cli.template import template
 from ggufpack.cli.track import track
@@ -37,6 +38,6 @@ def main() -> None:
 
 for command in (
     *(build, batch, plan, template, verify, push, pull, publish, track),
-    *(report, doctor, clients, demo, store, cache, vendor),
+    *(report, sbom, doctor, clients, demo, store, cache, vendor),
 ):
     main.add_command(command)

@@ -19,6 +19,8 @@ WORKER_BASE_BYTES = 600_000_000
 MERGED_FLOATS = 3  # per weight of a tensor that is merged: base, product, and what is made of them
 # measured with 49,000 to 152,000 tokens: the file as Python objects, and as a tokenizer
 BYTES_PER_TOKENIZER_BYTE = 45
+# measured with 45,000 to 1,000,000 tensors (benchmarks.scale): the converter's lazy recipe of each
+TENSOR_BYTES = 3_000
 _FLOAT_DTYPES = frozenset({"F32", "F16", "BF16", "F64"})
 
 
@@ -86,16 +88,17 @@ def intermediate_precision(dtypes: Mapping[str, int]) -> str:
 
 
 def memory_needed(checkpoint: Checkpoint, threads: int | None) -> int:
-    """Bytes of the worker's peak resident set, estimated: the same for models of any size.
+    """Bytes of the worker's peak resident set, estimated: for models of any number of weights.
 
-    Imports, the vocabulary, ``AHEAD_BYTES`` of encoded blocks, and for each thread three chunks of
-    source values (at most float32): one in work and two that wait. A tensor that is computed and
-    not only moved comes on top, in float32, one at a time (``convert.recipes``); so does the largest
-    tensor that adapters change.
+    Imports, the vocabulary, a recipe for each tensor, ``AHEAD_BYTES`` of encoded blocks, and for each
+    thread three chunks of source values (at most float32): one in work and two that wait. A tensor that
+    is computed and not only moved comes on top, in float32, one at a time (``convert.recipes``); so does
+    the largest tensor that adapters change.
     """
     tokenizer = checkpoint.folder / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
-    return worker_memory(size, threads or usable_cpus()) + _merge_memory(checkpoint)
+    recipes = len(checkpoint.tensors) * TENSOR_BYTES
+    return worker_memory(size, threads or usable_cpus()) + recipes + _merge_memory(checkpoint)
 
 
 def _merge_memory(checkpoint: Checkpoint) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ggufpack.errors import GgufpackError, ModelExistsError, ServerResponseError, ServerVersionError
+from ggufpack.packages import exclusive_name
 from ggufpack.registry import findings as found
 from ggufpack.registry.base import RegisteredBase
 from ggufpack.registry.names import parse
@@ -62,21 +63,22 @@ class StagedModel:
             RegistryError: the server failed; replaced models are back under their names.
         """
         targets = _distinct(names)
-        if not overwrite:
-            refuse_existing(self.server, targets)
-        # left in reverse: what was replaced is put back before the backups go
-        with ExitStack() as backups, ExitStack() as undo:
-            for target in targets:
-                if self.server.exists(target):
-                    # a copy over a name leaves the old model's blobs behind; deleting a name removes them
-                    kept = temporary_name(self.token)
-                    backups.callback(remove, self.server, kept, self.on_event)
-                    self.server.copy(target, kept)
-                    undo.callback(self.server.copy, kept, target)
-                else:
-                    undo.callback(remove, self.server, target, self.on_event)
-                self.server.copy(self.name, target)
-            undo.pop_all()
+        with _alone(self.server):
+            if not overwrite:
+                refuse_existing(self.server, targets)
+            # left in reverse: what was replaced is put back before the backups go
+            with ExitStack() as backups, ExitStack() as undo:
+                for target in targets:
+                    if self.server.exists(target):
+                        # a copy over a name leaves the old model's blobs behind; deleting a name removes them
+                        kept = temporary_name(self.token)
+                        backups.callback(remove, self.server, kept, self.on_event)
+                        self.server.copy(target, kept)
+                        undo.callback(self.server.copy, kept, target)
+                    else:
+                        undo.callback(remove, self.server, target, self.on_event)
+                    self.server.copy(self.name, target)
+                undo.pop_all()
         return targets
 
 
@@ -127,7 +129,12 @@ def stage_model(
     name = temporary_name(token)
     try:
         sent = {path.name: digest for path, digest in files.items()}
-        server.create(name, sent, request, status, base=None if base is None else base.name)
+        with _alone(server):
+            for path, digest in files.items():
+                # it was there, and was another build's, whose model has gone with its blobs since
+                if not server.has_blob(digest):
+                    _upload(server, path, digest, on_event)
+            server.create(name, sent, request, status, base=None if base is None else base.name)
         shown = server.show(name)
         if base is None:
             notes += _compare(shown, request, sha256, native)
@@ -143,7 +150,18 @@ def stage_model(
                 )
         yield StagedModel(server, name, tuple(notes), on_event, token)
     finally:
-        remove(server, name, on_event)
+        with _alone(server):
+            remove(server, name, on_event)
+
+
+def _alone(server: OllamaServer) -> AbstractContextManager[None]:
+    """No other build of this user creates, names or removes a model on this server meanwhile.
+
+    A server that deletes a model removes each blob that no manifest names in that moment, also one that
+    a ``create`` is about to name (0.33.0, server/routes.go: DeleteHandler); and it has no copy that
+    refuses a taken name.
+    """
+    return exclusive_name(f"ollama {server.host}")
 
 
 def _upload(server: OllamaServer, path: Path, sha256: str, on_event: EventHandler) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 from ggufpack import __version__
 from ggufpack.checkpoint import Adaptation, Checkpoint
 from ggufpack.packages import sha256_of
+from ggufpack.report.sbom import CONVERSION_PACKAGES
 from ggufpack.spec import BuildResult, BuildSpec
 
 SCHEMA = 1
-_RECORDED_PACKAGES = ("torch", "transformers", "numpy", "libggml-python", "ollama", "xllamacpp")
+_RECORDED_PACKAGES = (*CONVERSION_PACKAGES, "ollama", "xllamacpp")
 _HASHED_SUFFIXES = frozenset({".json", ".jinja", ".model", ".txt"})
 
 

@@ -59,6 +59,7 @@ class VendorStatus:
     changed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    tree_sha256: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The object that ``ggufpack vendor status --json`` prints."""
@@ -89,6 +90,11 @@ def status() -> VendorStatus:
     return _status(lock, _tree_folder(lock))
 
 
+def files_of(found: VendorStatus) -> dict[str, str]:
+    """Path → SHA-256 in hex of every file of the locked tree; empty unless ``found`` is that tree."""
+    return _recorded_listing(found.folder) if found.state == "ok" else {}
+
+
 def require(on_event: EventHandler = ignore_event) -> Path:
     """The verified folder that the worker puts on its path; fetched on first use.
 
@@ -99,12 +105,12 @@ def require(on_event: EventHandler = ignore_event) -> Path:
         VendorError: the tree was changed, or cannot be fetched.
     """
     lock = load_lock()
-    found = _status(lock, _tree_folder(lock))
-    if found.state in ("absent", "outdated"):
-        found = sync(on_event=on_event)
-    if found.state != "ok":
-        raise _changed_error(found)
-    return found.folder
+    # a tree that another process replaces in this moment may look like anything: sync looks again, alone
+    with suppress(FileNotFoundError):
+        found = _status(lock, _tree_folder(lock))
+        if found.state == "ok":
+            return found.folder
+    return sync(on_event=on_event).folder
 
 
 def sync(
@@ -209,9 +215,18 @@ def _tree_folder(lock: Lock) -> Path:
 
 
 def _status(lock: Lock, folder: Path) -> VendorStatus:
-    def result(state: VendorState, **files: tuple[str, ...]) -> VendorStatus:
+    def result(state: VendorState, **files: Any) -> VendorStatus:
         package = lock.package
-        return VendorStatus(state, folder, package.name, package.version, lock.commit, lock.build, **files)
+        return VendorStatus(
+            state=state,
+            folder=folder,
+            package=package.name,
+            version=package.version,
+            commit=lock.commit,
+            build=lock.build,
+            tree_sha256=lock.tree_sha256,
+            **files,
+        )
 
     if not os.path.lexists(folder):
         return result("absent")

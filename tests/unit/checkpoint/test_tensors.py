@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,31 @@ def test_all_missing_shards_are_listed(tmp_path: Path, indexed: bool) -> None:
     assert names[1] in caught.value.problem
     assert names[3] in caught.value.problem
     assert names[0] not in caught.value.problem
+
+
+def test_names_that_promise_many_shards_are_counted_and_not_listed(tmp_path: Path) -> None:
+    for stem in range(20):
+        (tmp_path / f"model{stem:02d}-00002-of-99999.safetensors").touch()
+    tracemalloc.start()
+    try:
+        with pytest.raises(TensorFileError, match="1999960 of 1999980 shards are missing") as caught:
+            read_tensors(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caught.value.key == "model00-00001-of-99999.safetensors"
+    assert "model00-00002" not in caught.value.problem
+    assert caught.value.problem.endswith("and 1999954 more.")
+    assert len(caught.value.problem) < 1000
+    assert peak < 1_000_000
+
+
+def test_an_index_that_names_many_absent_files(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    write_index(tmp_path, {f"model-{number}.safetensors": [f"t{number}"] for number in range(5000)})
+    with pytest.raises(TensorFileError, match="5000 of 5000 shards are missing") as caught:
+        read_tensors(tmp_path)
+    assert len(caught.value.problem) < 1000
 
 
 def test_tensor_in_the_index_and_in_no_shard(tmp_path: Path) -> None:

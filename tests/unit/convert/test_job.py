@@ -132,3 +132,12 @@ def test_memory_grows_with_threads_and_the_vocabulary(tmp_path: Path) -> None:
     tokenizer = checkpoint.folder / "tokenizer.json"
     tokenizer.write_bytes(tokenizer.read_bytes() + b" " * 1_000_000)
     assert memory_needed(checkpoint, 1) - needed[0] == 45_000_000
+
+
+def test_memory_grows_with_the_number_of_tensors(tmp_path: Path) -> None:
+    checkpoint, _ = opened(tmp_path / "model")
+    few = memory_needed(checkpoint, 1)
+    info = next(iter(checkpoint.tensors.values()))
+    more = {f"expert.{number}": info for number in range(1000)}
+    table = replace(checkpoint.tensors, by_name={**checkpoint.tensors.by_name, **more})
+    assert memory_needed(replace(checkpoint, tensors=table), 1) - few == 3_000_000

@@ -1,0 +1,1 @@
+"""Many builds at once, on one of everything: ``python -m tests.crowd``."""
