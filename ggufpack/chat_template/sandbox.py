@@ -33,6 +33,7 @@ MAX_BITS = 4096  # of an integer
 MAX_PADDING = 10_000  # what center, indent, zfill and the like may be asked for
 MAX_SLOW_SIZE = 100_000  # for what Python does character by character, or worse
 MAX_COMPARED = 64 * 1024 * 1024  # pairs of characters, where a search looks at each pair
+MAX_NODES = 50_000  # of the syntax tree; real templates have up to some thousands
 RENDER_SECONDS = 5.0
 
 _PADDING_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "to_bytes"})
@@ -47,6 +48,13 @@ _ENCODINGS = frozenset({"utf-8", "utf8", "ascii", "latin-1"})
 # These look at a container without walking through what is nested in it.
 _SHALLOW_FILTERS = frozenset({"length", "count", "first", "last", "default", "d", "selectattr", "rejectattr"})
 _LONG_NUMBER = re.compile(r"\d{5,}")
+# They visit each character of a text as an object of its own.
+_VISITING = frozenset(
+    {"list", "sort", "batch", "slice", "unique", "join", "map", "select", "reject", "groupby", "min", "max"}
+    | {"sum", "random", "title", "selectattr", "rejectattr"}
+)
+# what filters get beside their arguments
+_JINJAS = (jinja2.Environment, jinja2.nodes.EvalContext, jinja2.runtime.Context)
 # no template can name these
 _TICK, _CHARGE, _JOIN, _CHECK = "ggufpack tick", "ggufpack charge", "ggufpack join", "ggufpack check"
 
@@ -169,7 +177,11 @@ class LimitedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.concat = _concat  # type: ignore[method-assign]
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
-        return cast(jinja2.nodes.Template, _Limits().visit(super()._parse(source, name, filename)))
+        parsed = super()._parse(source, name, filename)
+        # the compiler has no clock, and takes a second for some 20,000
+        if sum(1 for _ in itertools.islice(parsed.find_all(jinja2.nodes.Node), MAX_NODES)) == MAX_NODES:
+            raise jinja2.TemplateSyntaxError(f"it has more than {MAX_NODES:,} expressions", 1)
+        return cast(jinja2.nodes.Template, _Limits().visit(parsed))
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         """The operator, if its result cannot be too large."""
@@ -191,7 +203,7 @@ def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
     @functools.wraps(function)  # Jinja's marks (pass_environment, …) are attributes and come along
     def checked(*args: Any, **kwargs: Any) -> Any:
         check_time()
-        given = [*args, *kwargs.values()]
+        given = [value for value in (*args, *kwargs.values()) if not isinstance(value, _JINJAS)]
         if name not in _SHALLOW_FILTERS:
             for value in given:
                 check_size(value)
@@ -230,6 +242,8 @@ def _check_work(name: str, given: list[Any]) -> None:
     first, others = given[0], given[1:]
     if name in _SLOW and check_size(first) > MAX_SLOW_SIZE:
         raise LimitReachedError(f"{name} of more than {MAX_SLOW_SIZE} characters")
+    if name in _VISITING and isinstance(first, str) and len(first) > MAX_ITEMS:
+        raise LimitReachedError(f"{name} of more than {MAX_ITEMS} characters")
     if name in _SEARCHING:
         pairs = (
             len(first) * max((len(v) for v in others if isinstance(v, (str, bytes))), default=0)
