@@ -106,7 +106,9 @@ class OllamaEngine:
         with self._server.as_expected("give log probabilities"):
             given = answer.raw.get("logprobs") or ()
             rows = given[0]["top_logprobs"] if given else ()
-            found = [(bytes(row.get("bytes") or row["token"].encode()), float(row["logprob"])) for row in rows]
+            found = [
+                (bytes(row.get("bytes") or row["token"].encode()), float(row["logprob"])) for row in rows
+            ]
             if not all(logprob < _LARGEST_LOGPROB for _, logprob in found):
                 raise ValueError("a log probability above 0")
             return tuple(found)
