@@ -9,6 +9,10 @@ from typing import Any
 import httpx
 
 
+class ServerMessageError(Exception):
+    """What a server says in a status object or an error answer, as it is."""
+
+
 def parse_json(text: str | bytes) -> object:
     """The value.
 

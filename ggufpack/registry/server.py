@@ -17,7 +17,7 @@ import httpx
 import ollama
 
 from ggufpack.errors import ServerResponseError, ServerUnreachableError, ServerVersionError
-from ggufpack.registry.answers import error_message, json_lines, parse_json
+from ggufpack.registry.answers import ServerMessageError, error_message, json_lines, parse_json
 from ggufpack.registry.errors import refusal, translated
 from ggufpack.registry.limits import MIB, Limits, limit
 from ggufpack.registry.names import parse as parse_name
@@ -331,7 +331,8 @@ class OllamaServer:
     def push(self, name: str, *, insecure: bool = False) -> Iterator[Json]:
         """Let the server push a model to the registry in its name; yields the server's status objects.
 
-        The errors are the client's and httpx's own; ``registry.transfer`` makes sentences of them.
+        What the server says is a ``ServerMessageError``, and httpx's errors are its own;
+        ``registry.transfer`` makes sentences of them.
         """
         return self._transferred("/api/push", name, insecure)
 
@@ -344,10 +345,10 @@ class OllamaServer:
         with self._http.stream("POST", path, json=request) as answer:
             if answer.is_error:
                 answer.read()
-                raise ollama.ResponseError(error_message(answer), answer.status_code)
+                raise ServerMessageError(error_message(answer) or f"HTTP status {answer.status_code}")
             for part in json_lines(answer):
                 if error := part.get("error"):
-                    raise ollama.ResponseError(str(error))
+                    raise ServerMessageError(str(error))
                 yield part
 
     def unload(self, name: str) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import ollama
-
-from ggufpack.registry.answers import count
-from ggufpack.registry.errors import refusal, translated
+from ggufpack.registry.answers import ServerMessageError, count
+from ggufpack.registry.errors import MAX_SAID, refusal, translated
 from ggufpack.registry.manifest import DIGEST
 from ggufpack.registry.names import ModelName
 from ggufpack.registry.server import OllamaServer
@@ -85,8 +83,8 @@ def _run(server: OllamaServer, what: Transfer, insecure: bool, on_event: EventHa
                     last, changed = now, time.monotonic()
                 done = min(completed, total)
                 on_event(Progress(Stage.REGISTRY, done, total or None, "bytes", status))
-        except ollama.ResponseError as error:
-            raise _RefusedError(error.error, time.monotonic() - changed) from error
+        except ServerMessageError as error:
+            raise _RefusedError(str(error)[:MAX_SAID], time.monotonic() - changed) from error
     if status != "success":
         raise refusal("the stream ended without success", host=server.host, doing=what.doing)
     return layers
