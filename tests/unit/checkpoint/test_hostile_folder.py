@@ -16,8 +16,9 @@ import pytest
 
 from ggufpack.checkpoint import open_checkpoint
 from ggufpack.checkpoint.adapted import open_model
+from ggufpack.checkpoint.adapter_config import read_adapter_config
 from ggufpack.checkpoint.jsonfiles import MAX_TOKENIZER_BYTES
-from ggufpack.errors import CheckpointError, GgufpackError
+from ggufpack.errors import AdapterError, CheckpointError, GgufpackError
 
 from .builders import make_checkpoint, write_index, write_json
 
@@ -166,3 +167,11 @@ def test_an_adapter_of_an_odd_base(tmp_path: Path, base: object) -> None:
     write_json(folder / "adapter_config.json", config)
     (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", 2) + json.dumps({}).encode())
     assert refusal(folder).exit_code == 3
+
+
+@pytest.mark.parametrize("pattern", ["([a-z_.]+)+!", "(.*.*)*!", "((a|a)+)+b", ".*.*.*.*.*!", "(a?){50}!"])
+def test_a_pattern_that_runs_away(tmp_path: Path, pattern: str) -> None:
+    config = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "rank_pattern": {pattern: 4}}
+    write_json(tmp_path / "adapter_config.json", config)
+    with pytest.raises(AdapterError, match="may take for ever"):
+        read_adapter_config(tmp_path)
