@@ -34,6 +34,7 @@ MAX_PADDING = 10_000  # what center, indent, zfill and the like may be asked for
 MAX_SLOW_SIZE = 100_000  # for what Python does character by character, or worse
 MAX_COMPARED = 64 * 1024 * 1024  # pairs of characters, where a search looks at each pair
 MAX_NODES = 50_000  # of the syntax tree; real templates have up to some thousands
+MAX_BLOCKS = 500  # the compiler takes the square of their number
 RENDER_SECONDS = 5.0
 
 _PADDING_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "to_bytes"})
@@ -181,8 +182,11 @@ class LimitedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         parsed = super()._parse(source, name, filename)
         # the compiler has no clock, and takes a second for some 20,000
-        if sum(1 for _ in itertools.islice(parsed.find_all(jinja2.nodes.Node), MAX_NODES)) == MAX_NODES:
+        nodes = list(itertools.islice(parsed.find_all(jinja2.nodes.Node), MAX_NODES))
+        if len(nodes) == MAX_NODES:
             raise jinja2.TemplateSyntaxError(f"it has more than {MAX_NODES:,} expressions", 1)
+        if sum(isinstance(node, jinja2.nodes.Block) for node in nodes) > MAX_BLOCKS:
+            raise jinja2.TemplateSyntaxError(f"it has more than {MAX_BLOCKS} blocks", 1)
         return cast(jinja2.nodes.Template, _Limits().visit(parsed))
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
