@@ -19,6 +19,7 @@ import pytest
 from ggufpack.engine import openai_endpoint
 from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.engine.openai_endpoint import OpenAIEndpoint
+from ggufpack.engine.protocol import Message
 from ggufpack.errors import GgufpackError, RegistryError, ServerResponseError
 from ggufpack.registry import OllamaServer, stage_model
 from ggufpack.registry import server as server_module
@@ -30,7 +31,7 @@ from ggufpack.registry.transfer import transfer
 from ggufpack.spec import Event, Note
 from tests.unit.registry.loopback import Answer, Fake, fake_ollama, reply, stream
 
-HI = [{"role": "user", "content": "Hi"}]
+HI: list[Message] = [{"role": "user", "content": "Hi"}]
 SHA256 = "0" * 64
 SECONDS = 5.0
 KIB = 300 * 1024
