@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from ggufpack.chat_template.findings import (
 from ggufpack.chat_template.sandbox import (
     RENDER_SECONDS,
     LimitedEnvironment,
+    LimitReachedError,
     OutputLimitReachedError,
     TimeLimitReachedError,
     check_time,
@@ -40,7 +42,10 @@ from ggufpack.chat_template.sandbox import (
 )
 from ggufpack.errors import ChatTemplateError
 
+MAX_SOURCE_CHARACTERS = 1_100_000  # a checkpoint's has at most 1 MiB, and the guard comes in front
 MAX_RENDERED_CHARACTERS = 4 * 1024 * 1024
+MAX_TIME_FORMAT = 1000
+MAX_SAID = 500  # characters of what a template raises
 # The one of several named templates that transformers takes when tools are given.
 TOOL_USE = "tool_use"
 
@@ -164,6 +169,12 @@ def _with_parts(message: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _shortened(said: object) -> str:
+    """What a template says, as a part of a sentence."""
+    text = str(said)
+    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}…"
+
+
 class ChatTemplate:
     """A compiled chat template.
 
@@ -202,13 +213,19 @@ class ChatTemplate:
         self._now = now
         self._filename = _UNNAMED if origin is None else str(origin)
         tool_use = self.named.get(TOOL_USE, text)
+        if max(len(text), len(tool_use)) > MAX_SOURCE_CHARACTERS:
+            limit = f"it has more than {MAX_SOURCE_CHARACTERS:,} characters"
+            raise self._error(SYNTAX_ERROR, limit, None)
         try:
             self._compiled = self._compile(text)
             self._with_tools = self._compiled if tool_use == text else self._compile(tool_use)
         except jinja2.TemplateSyntaxError as error:
             raise self._error(SYNTAX_ERROR, error.message or "syntax error", error.lineno) from error
-        except RecursionError as error:
+        except (RecursionError, MemoryError, SyntaxError) as error:
+            # of Python's compiler, which gets what Jinja made of it
             raise self._error(SYNTAX_ERROR, "nested too deeply", None) from error
+        except ValueError as error:
+            raise self._error(SYNTAX_ERROR, str(error), None) from error
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self._filename!r}, {len(self.text)} characters)"
@@ -314,9 +331,11 @@ class ChatTemplate:
         except TimeLimitReachedError as error:
             raise self._error(TOO_SLOW, "", self._line(error.__traceback__)) from error
         except _RaisedByTemplate as error:
-            raise self._error(REFUSED, error.message or "", self._line(error.__traceback__)) from error
+            raise self._error(
+                REFUSED, _shortened(error.message or ""), self._line(error.__traceback__)
+            ) from error
         except Exception as error:  # a template is a program: it can raise anything
-            problem = f"{type(error).__name__}: {error}"
+            problem = _shortened(f"{type(error).__name__}: {error}")
             raise self._error(RENDER_ERROR, problem, self._line(error.__traceback__)) from error
 
     def _join(self, pieces: Iterator[str]) -> str:
@@ -328,7 +347,9 @@ class ChatTemplate:
             if size > MAX_RENDERED_CHARACTERS:
                 raise self._error(OUTPUT_TOO_LARGE, "", None)
             rendered.append(piece)
-        return "".join(rendered)
+        text = "".join(rendered)
+        text.encode("utf-8")  # half a surrogate pair could be written nowhere
+        return text
 
     def _compile(self, text: str) -> jinja2.Template:
         environment = LimitedEnvironment(
@@ -337,12 +358,19 @@ class ChatTemplate:
         environment.filters["tojson"] = limited_filter("tojson", _to_json)
         environment.globals.update(
             raise_exception=_raise_exception,
-            strftime_now=lambda format: self._now().strftime(format),  # noqa: A006  the name templates use
+            strftime_now=self._strftime_now,
             dict=_Dict(),
             namespace=_Namespace,
         )
-        code = environment.compile(text, filename=self._filename)
+        with limited(RENDER_SECONDS, MAX_RENDERED_CHARACTERS):  # filters of constants are computed here
+            code = environment.compile(text, filename=self._filename)
         return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+
+    def _strftime_now(self, format: str) -> str:  # noqa: A002  the name templates use
+        # the C library pads to any width that a format names
+        if len(format) > MAX_TIME_FORMAT or re.search(r"\d{4,}", format):
+            raise LimitReachedError(f"a time format of more than {MAX_TIME_FORMAT} characters, or padding")
+        return self._now().strftime(format)
 
     def _line(self, traceback: TracebackType | None) -> int | None:
         """The template's line that is innermost in ``traceback``."""

@@ -9,6 +9,7 @@ written anew where the adapters change it. No weights are copied: they are merge
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -208,7 +209,7 @@ def _is_named(name: str, base: Path) -> bool:
     """Whether a base model's name can mean this folder: a path, or a name of the Hub by its last part."""
     if not name:
         return True
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 - Path's raises for a name that no folder can have
         return Path(name).resolve() == base.resolve()
     last = name.rstrip("/").rpartition("/")[2].lower()
     # the cache's folder of org/name is models--org--name/snapshots/COMMIT

@@ -45,6 +45,11 @@ _REFUSED = {
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _HARMLESS_INIT = ("gaussian", "eva", "orthogonal")
 
+MAX_NAME = 4096  # the longest path
+MAX_REPETITIONS = 3  # in a pattern; PEFT's own are names of modules
+_REPETITION = re.compile(r"[*+{]|\)\?")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -100,7 +105,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     _refuse_other_methods(reader)
     return AdapterConfig(
         path=path,
-        base=reader.text("base_model_name_or_path"),
+        base=reader.name("base_model_name_or_path"),
         rank=reader.rank("r", reader.values.get("r", 8)),
         alpha=reader.number("lora_alpha", reader.values.get("lora_alpha", 8)),
         ranks={key: reader.rank("rank_pattern", value) for key, value in reader.patterns("rank_pattern")},
@@ -113,6 +118,15 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         modules_to_save=reader.names("modules_to_save"),
         token_rows=reader.token_rows(),
         keeps_tying=reader.flag("ensure_weight_tying"),
+    )
+
+
+def _may_run_away(pattern: str) -> bool:
+    """Whether matching it may take more than a small power of a module's name's length."""
+    return (
+        len(pattern) > MAX_NAME
+        or _REPEATED_GROUP.search(pattern) is not None
+        or (len(_REPETITION.findall(pattern)) > MAX_REPETITIONS)
     )
 
 
@@ -186,6 +200,12 @@ class _Reader:
             raise self.wrong(key, value, "a string")
         return value or ""
 
+    def name(self, key: str) -> str:
+        value = self.text(key)
+        if len(value) > MAX_NAME or "\0" in value:
+            raise self.error(key, "is neither a folder nor a name", "Save the adapter again.")
+        return value
+
     def rank(self, key: str, value: object) -> int:
         if type(value) is not int or value < 1:
             raise self.error(key, f"has {value!r}, no positive integer", "Save the adapter again.")
@@ -201,6 +221,12 @@ class _Reader:
         if not isinstance(value, dict):
             raise self.wrong(key, value, "an object")
         for pattern in value:
+            if _may_run_away(pattern):
+                raise self.error(
+                    key,
+                    f"has {pattern[:80]!r}, a regular expression that may take for ever",
+                    "Name the modules without repeated groups.",
+                )
             try:
                 re.compile(pattern)
             except re.error as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +125,9 @@ def _named_base(adapter: Path) -> tuple[Path, Path, str]:
     if trainer is not None:
         named.append((trainer.model, trainer.path, "model_name_or_path"))
     for text, path, key in named:
-        if text and Path(text).is_dir():
+        if text and os.path.isdir(text):  # noqa: PTH112 - Path's raises for a name that no folder can have
             return Path(text), path, key
-    name = config.base or "its base model"
+    name = f"{config.base:.200}" or "its base model"
     raise AdapterError(
         f"{adapter} holds only an adapter, and its base model ({name}) is no folder here.",
         action=f"Give the folder of {name} with --base.",

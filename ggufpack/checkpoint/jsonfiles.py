@@ -19,7 +19,7 @@ from ggufpack.errors import CheckpointFileError
 MIB = 1024 * 1024
 MAX_CONFIG_BYTES = 16 * MIB
 MAX_INDEX_BYTES = 128 * MIB  # some 100 bytes a tensor; large mixture-of-experts models have 100,000
-MAX_TOKENIZER_BYTES = 512 * MIB  # Gemma 3's tokenizer.json is 33 MB
+MAX_TOKENIZER_BYTES = 128 * MIB  # Gemma 3's tokenizer.json is 33 MB
 
 
 class DuplicateKeyError(ValueError):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.checkpoint.jsonfiles import read_object
+from ggufpack.checkpoint.links import refuse_special_files
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 
@@ -42,6 +43,7 @@ def locate(path: Path) -> Path:
         _require_folder(path)
         if is_checkpoint(path):
             return path
+        refuse_special_files(path)
         names = sorted(entry.name for entry in path.iterdir())
         inside = checkpoints_inside(path)
     except OSError as error:

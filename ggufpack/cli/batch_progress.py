@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ggufpack.batch.urls import shown
+from ggufpack.cli.terminal import stderr_console
 from ggufpack.report.words import counted
 from ggufpack.spec import Event, FindingRaised, Note, Progress, Severity, StageFinished, StageStarted
 
@@ -22,9 +23,7 @@ _STYLES = {"verified": "green", "unverified": "", "failed": "red", "error": "red
 
 def batch_view(*, quiet: bool) -> BatchView:
     """Ends of items alone with ``quiet``, bars on a terminal, lines elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     if quiet:
         return BatchView(console)
     return BatchBars(console) if sys.stderr.isatty() else BatchLines(console)

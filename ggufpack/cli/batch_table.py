@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from ggufpack.batch.urls import shown
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.batch.planning import BatchPlan
@@ -30,28 +29,28 @@ def print_plan(plan: BatchPlan, *, as_json: bool) -> None:
             for one in plan.items
         ]
         left_out = [{"folder": shown(one.folder), "reason": one.reason} for one in plan.left_out]
-        click.echo(json.dumps({"items": items, "left_out": left_out}))
+        echo(json.dumps({"items": items, "left_out": left_out}))
         return
     for one in plan.items:
         spec = one.item.spec
-        click.echo(f"{one.item.key}  {','.join(spec.quantizations)}  {shown(spec.checkpoint)}")
+        echo(f"{one.item.key}  {','.join(spec.quantizations)}  {shown(spec.checkpoint)}")
     for left in plan.left_out:
-        click.echo(f"left out: {shown(left.folder)}: {left.reason}")
+        echo(f"left out: {shown(left.folder)}: {left.reason}")
 
 
 def print_result(result: BatchResult, index: Path | None, *, as_json: bool) -> None:
     """How a batch ended."""
     if as_json:
-        click.echo(json.dumps({**result.to_json(), "index": None if index is None else shown(index)}))
+        echo(json.dumps({**result.to_json(), "index": None if index is None else shown(index)}))
         return
     for line in table(result):
-        click.echo(line)
+        echo(line)
     for left in result.left_out:
-        click.echo(f"left out: {shown(left.folder)}: {left.reason}")
+        echo(f"left out: {shown(left.folder)}: {left.reason}")
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
-    click.echo(f"{counts or 'nothing to do'} in {result.seconds:.1f} s")
+    echo(f"{counts or 'nothing to do'} in {result.seconds:.1f} s")
     if index is not None:
-        click.echo(f"Compare them: {shown(index)}")
+        echo(f"Compare them: {shown(index)}")
 
 
 def table(result: BatchResult) -> list[str]:

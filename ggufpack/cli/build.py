@@ -10,6 +10,7 @@ import click
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, report_error
 from ggufpack.cli.options import build_options, make_spec
 from ggufpack.cli.proof import proof
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.spec import BuildResult, BuildSpec
@@ -43,20 +44,20 @@ def run_build(spec: BuildSpec, *, as_json: bool, quiet: bool) -> None:
 
 def _print_result(result: BuildResult, *, as_json: bool, error: Any = None) -> None:
     if as_json:
-        click.echo(json.dumps({**result.to_json(), **({"error": error.to_json()} if error else {})}))
+        echo(json.dumps({**result.to_json(), **({"error": error.to_json()} if error else {})}))
         return
     if error is not None:
         report_error(error, as_json=False)
-    click.echo(f"{result.status}: {result.package.folder}")
+    echo(f"{result.status}: {result.package.folder}")
     tower = result.package.projector
     for file in (*result.package.files, *([] if tower is None else [tower])):
-        click.echo(f"  {file.path.name}  {file.size / 1e6:.1f} MB  sha256 {file.sha256[:12]}…")
+        echo(f"  {file.path.name}  {file.size / 1e6:.1f} MB  sha256 {file.sha256[:12]}…")
     for verification in result.verifications:
-        click.echo(f"  {proof(verification)}")
+        echo(f"  {proof(verification)}")
     for name in result.registered:
-        click.echo(f"  registered {name}")
+        echo(f"  registered {name}")
     for name in result.stored:
-        click.echo(f"  stored {name}")
+        echo(f"  stored {name}")
     latest = next((name for name in result.registered if name.endswith(":latest")), None)
     if latest is not None:
-        click.echo(f"Run it: ollama run {latest.removesuffix(':latest')}")
+        echo(f"Run it: ollama run {latest.removesuffix(':latest')}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufpack.cli.common import ReportingGroup, json_option
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.tensor_cache import Removed
@@ -48,7 +49,7 @@ def show(given: Path | None, as_json: bool) -> None:
     total, limit = sum(entry.size for entry in found), tensor_cache.size_limit(folder)
     used_again = sum(entry.used_again for entry in found)
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {
                     "folder": str(folder),
@@ -61,12 +62,10 @@ def show(given: Path | None, as_json: bool) -> None:
             )
         )
         return
-    click.echo(f"folder: {folder}")
-    click.echo(
-        f"{len(found)} entries, {total / 1e6:.1f} MB of {limit / 1e9:.1f} GB; {used_again} were used again"
-    )
+    echo(f"folder: {folder}")
+    echo(f"{len(found)} entries, {total / 1e6:.1f} MB of {limit / 1e9:.1f} GB; {used_again} were used again")
     for kind, counted in by_type.items():
-        click.echo(f"  {kind:10}  {counted['entries']:7}  {counted['bytes'] / 1e6:10.1f} MB")
+        echo(f"  {kind:10}  {counted['entries']:7}  {counted['bytes'] / 1e6:10.1f} MB")
 
 
 @cache.command()
@@ -151,4 +150,4 @@ def _folder(given: Path | None) -> Path:
 
 
 def _say(values: dict[str, Any], sentence: str, *, as_json: bool) -> None:
-    click.echo(json.dumps(values) if as_json else sentence.format(**values))
+    echo(json.dumps(values) if as_json else sentence.format(**values))

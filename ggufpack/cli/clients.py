@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.cli.terminal import echo, echo_text
 
 # the keys of clients.formats.CLIENTS, which loads the server's client
 _NAMES = ("cherry-studio", "open-webui", "continue", "litellm", "openai")
@@ -38,11 +39,11 @@ def clients(model: str, client: str | None, host: str | None, as_json: bool) -> 
     made = {name: make(found) for name, make in CLIENTS.items() if client in (None, name)}
     if as_json:
         configs = {name: asdict(config) for name, config in made.items()}
-        click.echo(json.dumps({"model": asdict(found), "clients": configs}))
+        echo(json.dumps({"model": asdict(found), "clients": configs}))
         return
     for config in made.values():
-        click.echo(f"# {config.client}: {config.where}", err=client is not None)
-        click.echo(config.text, nl=client is None)
+        echo(f"# {config.client}: {config.where}", err=client is not None)
+        echo_text(config.text, nl=client is None)
         for note in config.notes:
-            click.echo(f"# {note}", err=client is not None)
-        click.echo("", err=client is not None)
+            echo(f"# {note}", err=client is not None)
+        echo("", err=client is not None)

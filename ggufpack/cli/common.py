@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from ggufpack.cli.terminal import echo
 from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackError, UsageError, WorkerError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,7 +34,7 @@ class ReportingCommand(click.Command):
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
             if as_json:
-                click.echo(json.dumps({"error": UsageError(error.format_message()).to_json()}))
+                echo(json.dumps({"error": UsageError(error.format_message()).to_json()}))
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -55,7 +56,7 @@ class ReportingCommand(click.Command):
         except (click.exceptions.Exit, click.ClickException):
             raise
         except Exception as error:  # noqa: BLE001 - a bug ends the command with its traceback
-            traceback.print_exc()
+            echo(traceback.format_exc(), err=True)
             _print_failure(f"Unexpected {type(error).__name__}: {error}", 1, as_json=as_json)
             ctx.exit(1)
 
@@ -70,20 +71,19 @@ def report_error(error: GgufpackError, *, as_json: bool) -> None:
     """One sentence and what to do, on stderr; with ``--json`` one object on stdout."""
     # only these two send the reader to the log; the others name the cause themselves
     if error.log and type(error) in (ConversionError, WorkerError):
-        click.echo(error.log, err=True)
+        echo(error.log, err=True)
     if as_json:
-        click.echo(json.dumps({"error": error.to_json()}))
+        echo(json.dumps({"error": error.to_json()}))
         return
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(error.problem, err=True)
+    echo(error.problem, err=True, lead=click.style("Error: ", fg="red", bold=True))
     if error.action:
-        click.echo(f"  {error.action}", err=True)
+        echo(f"  {error.action}", err=True)
 
 
 def _print_failure(sentence: str, exit_code: int, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"error": {"problem": sentence, "exit_code": exit_code}}))
-    click.echo(sentence, err=True)
+        echo(json.dumps({"error": {"problem": sentence, "exit_code": exit_code}}))
+    echo(sentence, err=True)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

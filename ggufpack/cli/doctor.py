@@ -11,6 +11,7 @@ import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
 from ggufpack.cli.options import ADAPTER_OPTIONS, with_options
+from ggufpack.cli.terminal import echo
 from ggufpack.report.words import counted
 from ggufpack.spec import Event, FindingRaised, Note
 
@@ -66,7 +67,7 @@ def doctor(
             on_event=show,
         )
     if as_json:
-        click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        echo(json.dumps(found.to_json()))
     else:
         _print(found)
     if found.exit_code:
@@ -74,16 +75,16 @@ def doctor(
 
 
 def _print(found: Examination) -> None:
-    click.echo(_verdict(found))
+    echo(_verdict(found))
     for severity, head in _HEADS.items():
         listed = [finding for finding in found.findings if finding.severity.value == severity]
         skipped = found.not_checked if severity == "unchecked" else ()
         if listed or skipped:
-            click.echo(f"\n{head}:")
+            echo(f"\n{head}:")
         for finding in listed:
             _print_finding(finding)
         for why, checks in _by_reason(skipped).items():
-            click.echo(f"  {', '.join(checks)}: {why}")
+            echo(f"  {', '.join(checks)}: {why}")
 
 
 def _verdict(found: Examination) -> str:
@@ -114,6 +115,6 @@ def _print_finding(finding: Finding) -> None:
     where = f"{place}: " if place is not None and place.name not in finding.message else ""
     key = f" [{finding.key}]" if finding.key and finding.key not in finding.message else ""
     identifier = click.style(finding.id, fg=_COLOURS[finding.severity.value])
-    click.echo(f"  {identifier} {where}{finding.message}{key}")
+    echo(f"{where}{finding.message}{key}", lead=f"  {identifier} ")
     if finding.action:
-        click.echo(f"        {finding.action}")
+        echo(f"        {finding.action}")

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ggufpack.cli.terminal import printable, stderr_console
 from ggufpack.spec import (
     Event,
     Finding,
@@ -33,9 +34,7 @@ _STYLES = {
 
 def progress_view(*, quiet: bool) -> View:
     """The view that fits: findings alone with ``quiet``, bars on a terminal, lines elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     if quiet:
         return View(console)
     return BarView(console) if sys.stderr.isatty() else LineView(console)
@@ -43,9 +42,7 @@ def progress_view(*, quiet: bool) -> View:
 
 def line_view(*, quiet: bool) -> View:
     """Lines also on a terminal, for commands where another library draws the bars."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     return View(console) if quiet else LineView(console)
 
 
@@ -171,7 +168,11 @@ class BarView(LineView):
         if rate:
             amount += f"  {_amount(rate, event.unit)}/s"
         self._bars.update(
-            self._task, completed=event.done, total=event.total, amount=amount, item=event.item[:40]
+            self._task,
+            completed=event.done,
+            total=event.total,
+            amount=amount,
+            item=printable(event.item[:40]),
         )
 
     def _clear(self) -> None:

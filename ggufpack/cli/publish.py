@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option
+from ggufpack.cli.terminal import echo
 
 
 @click.command(cls=ReportingCommand)
@@ -84,13 +85,13 @@ def publish(
             "deleted": list(done.deleted),
         }
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
         return
-    click.echo(place)
+    echo(place)
     for command in run_commands(package.data, repo):
-        click.echo(f"  {command}")
+        echo(f"  {command}")
     if not found["template"]:
-        click.echo(
+        echo(
             "The repository has no template file: the Hub chooses one for `ollama run hf.co/…`, which was not"
             " checked. The card says how to run the package as checked.",
             err=True,

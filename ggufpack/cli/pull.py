@@ -8,6 +8,7 @@ import click
 
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option
 from ggufpack.cli.push import host_option, insecure_option, print_transfer
+from ggufpack.cli.terminal import echo
 
 
 @click.command(cls=ReportingCommand)
@@ -31,4 +32,4 @@ def pull(as_json: bool, quiet: bool, **values: Any) -> None:
     with progress_view(quiet=quiet) as view:
         result = run(on_event=view, **values)
     if not print_transfer(result, as_json=as_json):
-        click.echo(f"Run it: ollama run {result.local.removesuffix(':latest')}")
+        echo(f"Run it: ollama run {result.local.removesuffix(':latest')}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.transfer import TransferResult
@@ -38,23 +39,23 @@ def push(as_json: bool, quiet: bool, **values: Any) -> None:
     with progress_view(quiet=quiet) as view:
         result = run(on_event=view, **values)
     if not print_transfer(result, as_json=as_json):
-        click.echo(f"Pull it: ggufpack pull {result.remote}{_expect(result)}")
+        echo(f"Pull it: ggufpack pull {result.remote}{_expect(result)}")
 
 
 def print_transfer(result: TransferResult, *, as_json: bool) -> bool:
     """The result on stdout; says whether it was printed as JSON."""
     if as_json:
-        click.echo(json.dumps(result.to_json()))
+        echo(json.dumps(result.to_json()))
         return True
     size = sum(result.layers.values()) / 1e6
-    click.echo(
+    echo(
         f"{result.direction}ed {result.remote}: {len(result.layers)} blobs, {size:.1f} MB,"
         f" {result.seconds:.1f} s"
     )
     if result.gguf is not None:
-        click.echo(f"  GGUF      sha256:{result.gguf}")
+        echo(f"  GGUF      sha256:{result.gguf}")
     if result.manifest is not None:
-        click.echo(f"  manifest  sha256:{result.manifest} (read from the registry: the same blobs)")
+        echo(f"  manifest  sha256:{result.manifest} (read from the registry: the same blobs)")
     return False
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.cli.terminal import echo
 
 
 @click.command(cls=ReportingCommand)
@@ -48,8 +49,8 @@ def report(folder: Path, markdown: Path | None, as_json: bool) -> None:
             "status": status,
             "report" if markdown is None else "markdown": text if to_stdout else str(target),
         }
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     elif to_stdout:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
-        click.echo(target)
+        echo(target)

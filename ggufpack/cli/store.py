@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufpack.cli.common import ReportingGroup, json_option, quiet_option
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.spec import EventHandler
@@ -64,8 +65,8 @@ def add(
         return
     for each in stored:
         for model in each.names:
-            click.echo(f"{model}  {each.digest[:12]}")
-    click.echo(f"Serve it: OLLAMA_MODELS={target.root.absolute()} ollama serve")
+            echo(f"{model}  {each.digest[:12]}")
+    echo(f"Serve it: OLLAMA_MODELS={target.root.absolute()} ollama serve")
 
 
 @store.command()
@@ -83,12 +84,12 @@ def verify(given: Path | None, as_json: bool, quiet: bool) -> None:
         _print_json(store=str(target.root), **checked.to_json())
     else:
         for model, digest in checked.models.items():
-            click.echo(f"{model}  {digest[:12]}  whole")
+            echo(f"{model}  {digest[:12]}  whole")
         for model, problems in checked.damaged.items():
-            click.echo(f"{model}  DAMAGED: {'; '.join(problems)}")
+            echo(f"{model}  DAMAGED: {'; '.join(problems)}")
         for title, names in (("named by no model", checked.orphans), ("unfinished", checked.unfinished)):
             for name in names:
-                click.echo(f"blobs/{name}: {title}")
+                echo(f"blobs/{name}: {title}")
     if checked.damaged:
         raise click.exceptions.Exit(DAMAGED_EXIT_CODE)
 
@@ -120,8 +121,8 @@ def export(
         _print_json(archive=str(output), models=done.models, blobs=done.blobs, bytes=done.bytes)
         return
     for model, digest in done.models.items():
-        click.echo(f"{model}  {digest[:12]}")
-    click.echo(f"{output}: {done.blobs} blobs, {done.bytes / 1e6:.1f} MB")
+        echo(f"{model}  {digest[:12]}")
+    echo(f"{output}: {done.blobs} blobs, {done.bytes / 1e6:.1f} MB")
 
 
 @store.command(name="import")
@@ -147,8 +148,8 @@ def import_(archive: Path, given: Path | None, overwrite: bool, as_json: bool, q
         )
         return
     for model, digest in done.models.items():
-        click.echo(f"{model}  {digest[:12]}")
-    click.echo(f"{done.written} blobs written ({done.bytes / 1e6:.1f} MB), {done.kept} were there")
+        echo(f"{model}  {digest[:12]}")
+    echo(f"{done.written} blobs written ({done.bytes / 1e6:.1f} MB), {done.kept} were there")
 
 
 def _store(given: Path | None) -> StoreFolder:
@@ -169,4 +170,4 @@ def _progress(title: str, *, quiet: bool) -> Iterator[EventHandler]:
 
 
 def _print_json(**values: Any) -> None:
-    click.echo(json.dumps(values))
+    echo(json.dumps(values))

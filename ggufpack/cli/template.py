@@ -10,6 +10,7 @@ import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
 from ggufpack.cli.options import base_option
+from ggufpack.cli.terminal import echo, echo_text
 from ggufpack.errors import ChatTemplateError, UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def template(
         chat_template, LearnedEngine(), special_texts=special_texts, eos_texts=eos_texts, target=target
     )
     if as_json:
-        click.echo(json.dumps(page.to_json(), ensure_ascii=False))
+        echo(json.dumps(page.to_json()))
     else:
         _print(page)
     if page.strategy == "refused":
@@ -101,7 +102,7 @@ def _of_checkpoint(
 
 def _print(page: TemplatePage) -> None:
     if page.template is not None:
-        click.echo(page.template)
+        echo_text(page.template)
     rows = [
         f"{name:12}{row.cases:7}{row.exact:7}{row.semantic:10}{row.refused:9}"
         for name, row in page.parity.items()
@@ -123,4 +124,4 @@ def _print(page: TemplatePage) -> None:
             if any(f"'{name}' is undefined" in one.reason for one in page.refused)
         ]
     for line in lines:
-        click.echo(line, err=True)
+        echo(line, err=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ggufpack.cli.common import ReportingCommand, json_option
+from ggufpack.cli.terminal import echo
 
 
 @click.command(cls=ReportingCommand)
@@ -40,6 +41,6 @@ def track(folder: Path, tracker: str, project: str, offline: Path | None, as_jso
             "figures": dict(run.figures),
             "report": run.report is not None,
         }
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     else:
-        click.echo(f"{tracker}: {project}/{run.name}" if place is None else place)
+        echo(f"{tracker}: {project}/{run.name}" if place is None else place)

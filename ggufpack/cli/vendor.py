@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ggufpack.cli.common import ReportingGroup, json_option
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.spec import Event
@@ -60,28 +61,28 @@ def update(version: str, build: str, as_json: bool) -> None:
 
     done = vendoring.update(version, build, on_event=_say)
     if as_json:
-        click.echo(json.dumps(done.to_json()))
+        echo(json.dumps(done.to_json()))
         return
-    click.echo(f"{done.after.package.name} {done.before.package.version} -> {done.after.package.version}")
-    click.echo(f"tree {done.before.tree_sha256} -> {done.after.tree_sha256}")
+    echo(f"{done.after.package.name} {done.before.package.version} -> {done.after.package.version}")
+    echo(f"tree {done.before.tree_sha256} -> {done.after.tree_sha256}")
     for title, paths in (("added", done.added), ("removed", done.removed), ("changed", done.changed)):
         for path in paths:
-            click.echo(f"{title} {path}")
+            echo(f"{title} {path}")
 
 
 def _say(event: Event) -> None:
     from ggufpack.spec import Note
 
     if isinstance(event, Note):
-        click.echo(event.message, err=True)
+        echo(event.message, err=True)
 
 
 def _print_status(found: VendorStatus, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        echo(json.dumps(found.to_json()))
         return
-    click.echo(f"{found.state}: {found.package} {found.version} (llama.cpp {found.build or found.commit})")
-    click.echo(f"folder: {found.folder}")
+    echo(f"{found.state}: {found.package} {found.version} (llama.cpp {found.build or found.commit})")
+    echo(f"folder: {found.folder}")
     for title, paths in (("changed", found.changed), ("missing", found.missing), ("extra", found.extra)):
         for path in paths:
-            click.echo(f"{title}: {path}")
+            echo(f"{title}: {path}")

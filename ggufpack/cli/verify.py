@@ -11,6 +11,7 @@ import click
 from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, report_error
 from ggufpack.cli.options import ADAPTER_OPTIONS, FIDELITY_OPTIONS, with_options
 from ggufpack.cli.proof import proof
+from ggufpack.cli.terminal import echo
 
 if TYPE_CHECKING:
     from ggufpack.recheck import VerifyResult
@@ -81,12 +82,12 @@ def verify(
         )
     error = result.error()
     if as_json:
-        click.echo(json.dumps({**result.to_json(), **({"error": error.to_json()} if error else {})}))
+        echo(json.dumps({**result.to_json(), **({"error": error.to_json()} if error else {})}))
     else:
         if error is not None:
             report_error(error, as_json=False)
         for verification in result.verifications:
-            click.echo(f"{'passed' if verification.passed else 'failed'}: {proof(verification)}")
+            echo(f"{'passed' if verification.passed else 'failed'}: {proof(verification)}")
     if error is not None:
         raise click.exceptions.Exit(error.exit_code)
 

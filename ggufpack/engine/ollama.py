@@ -21,6 +21,7 @@ _GREEDY = {
     "frequency_penalty": 0.0,
 }
 _TOP = 20  # the most that the API gives
+_LARGEST_LOGPROB = 0.01  # 0, and rounding
 _REPEATS = 12  # a text has one token or more, so the window of as many tokens holds nothing else
 _FORCE = 1000.0  # logits are far below
 _MAX_REPEATED = 24  # the server breaks off after 30 chunks that are alike (server/routes.go)
@@ -102,9 +103,15 @@ class OllamaEngine:
         """
         options = {**_GREEDY, "seed": 0, "num_predict": 1}
         answer = self._server.chat(self._model, messages, options, think=think, top_logprobs=_TOP)
-        given = answer.raw.get("logprobs") or ()
-        rows = given[0]["top_logprobs"] if given else ()
-        return tuple((bytes(row.get("bytes") or row["token"].encode()), row["logprob"]) for row in rows)
+        with self._server.as_expected("give log probabilities"):
+            given = answer.raw.get("logprobs") or ()
+            rows = given[0]["top_logprobs"] if given else ()
+            found = [
+                (bytes(row.get("bytes") or row["token"].encode()), float(row["logprob"])) for row in rows
+            ]
+            if not all(logprob < _LARGEST_LOGPROB for _, logprob in found):
+                raise ValueError("a log probability above 0")
+            return tuple(found)
 
     def force_text(self, text: str, *, max_tokens: int) -> Generation:
         """``text`` as a JSON string: a schema with that one value becomes a grammar.

@@ -72,10 +72,10 @@ def parse_answer(answer: Json) -> OpenAIAnswer:
     choice = answer["choices"][0]
     message = choice.get("message") or {}
     found = OpenAIAnswer(
-        text=message.get("content") or "",
-        thinking=message.get("reasoning") or message.get("reasoning_content") or "",
+        text=_text(message.get("content")),
+        thinking=_text(message.get("reasoning") or message.get("reasoning_content")),
         calls=tuple(_call(one["function"]) for one in message.get("tool_calls") or ()),
-        finish_reason=choice.get("finish_reason") or "",
+        finish_reason=_text(choice.get("finish_reason")),
         tokens=_tokens(choice),
         fingerprint=answer.get("system_fingerprint") or "",
         prompt_text=(answer.get("_debug_info") or {}).get("rendered_template"),
@@ -143,6 +143,13 @@ def error_text(answer: object) -> str | None:
     return None if error is None else str(error)
 
 
+def _text(value: object) -> str:
+    """A text that may be missing; of another type it is no answer."""
+    if not isinstance(value, (str, type(None))):
+        raise TypeError("a text is none")
+    return value or ""
+
+
 def _with_usage(answer: OpenAIAnswer, usage: Json | None) -> OpenAIAnswer:
     # a server that does not count gives zeros
     counts = usage or {}
@@ -162,8 +169,8 @@ def _tokens(choice: Json) -> tuple[TokenLogprob, ...]:
     return tuple(
         TokenLogprob(
             _bytes(row),
-            row["logprob"],
-            tuple((_bytes(one), one["logprob"]) for one in row.get("top_logprobs") or ()),
+            float(row["logprob"]),
+            tuple((_bytes(one), float(one["logprob"])) for one in row.get("top_logprobs") or ()),
         )
         for row in rows
     )

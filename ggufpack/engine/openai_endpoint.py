@@ -22,10 +22,13 @@ from ggufpack.engine.openai_requests import (
     stream_request,
 )
 from ggufpack.errors import EndpointRefusedError, ServerResponseError, ServerUnreachableError, UsageError
-from ggufpack.registry.errors import CLASSES
+from ggufpack.registry.answers import parse_json
+from ggufpack.registry.errors import CLASSES, MAX_SAID
+from ggufpack.registry.limits import MIB, Limits, limit
 
 _CONNECT_SECONDS = 10.0
-_READ_SECONDS = 600.0  # a large model is loaded for the first answer
+# a large model is loaded for the first answer
+LIMITS = Limits(silent=600, size=16 * MIB, whole=3600)
 _ERRORS = tuple(kind for kind in CLASSES if kind.__module__.startswith("httpx"))
 _NOT_UNDERSTOOD = (400, 404, 405, 415, 422, 501)
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -53,8 +56,9 @@ class OpenAIEndpoint:
         self._key_variable = key_variable
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
         )
+        limit(self._http, lambda _path: LIMITS)
 
     def __repr__(self) -> str:
         return f"OpenAIEndpoint({self.url!r}, {self.model!r})"
@@ -111,7 +115,7 @@ class OpenAIEndpoint:
         request = chat_request(self.kind, self.model, messages, **options) | stream_request()
         try:
             return parse_stream(self._chunks(request))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise self._strange(error) from error
 
     def show_prompt(
@@ -137,7 +141,7 @@ class OpenAIEndpoint:
             if response.status_code in _NOT_UNDERSTOOD:
                 return []
             self._must(response, "list the models")
-            listed = response.json()
+            listed = parse_json(response.content)
         models = listed.get("data") if isinstance(listed, dict) else None
         return [one for one in models or () if isinstance(one, dict)]
 
@@ -145,7 +149,7 @@ class OpenAIEndpoint:
         with self._exchange(doing):
             response = self._http.post(f"{self.url}/chat/completions", json=request)
             self._must(response, doing)
-            return response.json()
+            return parse_json(response.content)
 
     def _chunks(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The objects of a stream of server-sent events, up to ``[DONE]``."""
@@ -163,7 +167,9 @@ class OpenAIEndpoint:
                 data = line.removeprefix("data:").strip()
                 if data == "[DONE]":
                     return
-                chunk = json.loads(data)
+                chunk = parse_json(data)
+                if not isinstance(chunk, dict):
+                    raise json.JSONDecodeError("a chunk is no object", "", 0)
                 if "error" in chunk:
                     raise self._refusal(error_text(chunk) or data, doing, response.status_code)
                 yield chunk
@@ -173,14 +179,14 @@ class OpenAIEndpoint:
         if response.is_success:
             return
         try:
-            message = error_text(response.json())
+            message = error_text(parse_json(response.content))
         except ValueError:
             message = None
         status = response.status_code
         raise self._refusal(message or f"HTTP status {status}", doing, status)
 
     def _refusal(self, message: str, doing: str, status: int) -> ServerResponseError:
-        text = self._without_key(message)
+        text = f"{self._without_key(message):.{MAX_SAID}}"
         if status in (401, 403):
             return ServerResponseError(
                 f"{self.url} refused the API key: {text}",
@@ -196,12 +202,12 @@ class OpenAIEndpoint:
     def _parsed(self, answer: object) -> OpenAIAnswer:
         try:
             return parse_answer(answer)  # type: ignore[arg-type]
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise self._strange(error) from error
 
     def _strange(self, error: Exception) -> ServerResponseError:
         return ServerResponseError(
-            f"{self.url} answered with something else than a chat completion ({error!r})",
+            f"{self.url} answered with something else than a chat completion ({error!r:.200})",
             action="Give the address that OpenAI clients take as base_url.",
         )
 

@@ -67,6 +67,7 @@ _SECOND_COPY = (
     "The server writes a second copy of the model to check it: look whether its disk has room for two, "
     "then into its log."
 )
+MAX_SAID = 1000  # characters of what a server says
 _LOOK = "The server's own log says more."
 
 
@@ -79,10 +80,11 @@ def refusal(message: str, *, host: str, doing: str) -> RegistryError:
     """The error for a message that the server itself gave, in an error status or inside a stream."""
     if is_disk_full(message):
         return ServerDiskFullError(
-            f"The disk of the Ollama server at {host} is full ({doing}: {message})",
+            f"The disk of the Ollama server at {host} is full ({doing}: {message:.{MAX_SAID}})",
             action="Free space there (`ollama rm`), or set the server's OLLAMA_MODELS to a larger disk.",
         )
     action = _SECOND_COPY if _VALIDATOR in message else None
+    message = message if len(message) <= MAX_SAID else f"{message[:MAX_SAID]}…"
     return ServerResponseError(f"The Ollama server at {host} refused: {doing}: {message}", action=action)
 
 

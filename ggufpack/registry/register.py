@@ -16,6 +16,7 @@ from typing import Any
 from ggufpack.errors import GgufpackError, ModelExistsError, ServerResponseError, ServerVersionError
 from ggufpack.packages import exclusive_name
 from ggufpack.registry import findings as found
+from ggufpack.registry.answers import count
 from ggufpack.registry.base import RegisteredBase
 from ggufpack.registry.names import parse
 from ggufpack.registry.server import Json, OllamaServer
@@ -118,8 +119,8 @@ def stage_model(
 
     def status(update: Json) -> None:
         text = str(update.get("status", ""))
-        if total := int(update.get("total") or 0):
-            done = min(int(update.get("completed") or 0), total)  # rounded in float32 by the server
+        if total := count(update.get("total")):
+            done = min(count(update.get("completed")), total)  # rounded in float32 by the server
             on_event(Progress(Stage.REGISTRY, done, total, "bytes", text))
         elif "sha256:" not in text:  # one line for each layer says nothing to people
             on_event(Progress(Stage.REGISTRY, 0, None, "bytes", text))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from threading import Thread
 from typing import Any
 
@@ -17,7 +17,9 @@ import httpx
 import ollama
 
 from ggufpack.errors import ServerResponseError, ServerUnreachableError, ServerVersionError
+from ggufpack.registry.answers import ServerMessageError, error_message, json_lines, parse_json
 from ggufpack.registry.errors import refusal, translated
+from ggufpack.registry.limits import MIB, Limits, limit
 from ggufpack.registry.names import parse as parse_name
 from ggufpack.registry.shown import ShownModel, parse_shown
 
@@ -30,6 +32,17 @@ _NOT_FOUND = 404
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 # how a build without -ldflags names itself (version/version.go)
 _UNSET_VERSION = (0, 0, 0)
+# a large model is silent for minutes while it is loaded, and for more while the server copies it
+_LIMITS = {
+    "version": Limits(silent=_CHECK_SECONDS, size=MIB, whole=_CHECK_SECONDS),
+    "show": Limits(silent=120, size=64 * MIB, whole=120),
+    "blobs": Limits(silent=1800, size=MIB, whole=1800),
+    "create": Limits(silent=7200, size=256 * MIB, whole=None),
+    **dict.fromkeys(("push", "pull"), Limits(silent=3600, size=None, whole=None)),
+    **dict.fromkeys(("chat", "generate", "embed"), Limits(silent=3600, size=16 * MIB, whole=3600)),
+}
+_OTHER_LIMITS = Limits(silent=120, size=16 * MIB, whole=120)
+_MOST_UPDATES = 10_000  # that wait to be shown
 # the keys of a create request that describe the model (api/types.go: CreateRequest)
 _CREATE_KEYS = frozenset(
     {"template", "system", "parameters", "license", "messages", "info", "renderer", "parser", "requires"}
@@ -61,7 +74,6 @@ class OllamaServer:
     def __init__(self, host: str | None = None) -> None:
         given = host or os.environ.get("OLLAMA_HOST") or ""
         try:
-            # no read timeout: loading and copying a large model is silent for minutes
             self._client = ollama.Client(host, timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS))
         except (ValueError, httpx.InvalidURL) as error:
             raise ServerUnreachableError(
@@ -70,6 +82,7 @@ class OllamaServer:
             ) from error
         # HEAD, uploads with progress, create with all keys, and _debug_render_only are not in the client
         self._http: httpx.Client = self._client._client
+        limit(self._http, _limits)
 
     def __repr__(self) -> str:
         return f"OllamaServer({self.host!r})"
@@ -98,7 +111,7 @@ class OllamaServer:
     def version_text(self) -> str:
         """The version as the server gives it (``"0.33.0-rc2"``)."""
         with translated(self.host, "ask for its version"):
-            answer = self._http.get("/api/version", timeout=_CHECK_SECONDS)
+            answer = self._http.get("/api/version")
         version = self._object(answer, "ask for its version").get("version")
         if not isinstance(version, str):
             raise refusal(
@@ -117,16 +130,22 @@ class OllamaServer:
 
     def names(self) -> tuple[str, ...]:
         """The models that are registered, as the server lists them."""
-        with translated(self.host, "list the models"):
-            listed = self._client.list()
-        return tuple(model.model for model in listed.models if model.model)
+        return tuple(self._listed())
 
     def manifest_digest(self, name: str) -> str | None:
         """The digest of a model's manifest in hex, as the server lists it; ``None`` when it is not there."""
         wanted = str(parse_name(name)).lower()
-        with translated(self.host, "list the models"):
-            listed = self._client.list()
-        return next((found.digest for found in listed.models if (found.model or "").lower() == wanted), None)
+        return next((digest for found, digest in self._listed().items() if found.lower() == wanted), None)
+
+    def _listed(self) -> dict[str, str | None]:
+        """Name → digest of the manifest."""
+        doing = "list the models"
+        with translated(self.host, doing):
+            answer = self._http.get("/api/tags")
+        listed = self._object(answer, doing)
+        with self.as_expected(doing):
+            found = {str(model["model"]): model.get("digest") for model in listed.get("models") or ()}
+        return {name: digest if isinstance(digest, str) else None for name, digest in found.items() if name}
 
     def exists(self, name: str) -> bool:
         """Whether a model of this name is registered."""
@@ -162,14 +181,18 @@ class OllamaServer:
         info = answer.get("model_info")
         if not isinstance(info, dict):
             raise refusal("it gives no model_info", host=self.host, doing=f"show {name}")
-        tensors = answer.get("tensors") or ()
-        return info, {tensor["name"]: tuple(map(int, tensor["shape"])) for tensor in tensors}
+        with self.as_expected(f"show {name}"):
+            tensors = answer.get("tensors") or ()
+            return info, {str(tensor["name"]): tuple(map(int, tensor["shape"])) for tensor in tensors}
 
     def _try_show(self, name: str) -> ShownModel | None:
         doing = f"show {name}"
         with translated(self.host, doing):
             answer = self._http.post("/api/show", json={"model": name})
-        return None if answer.status_code == _NOT_FOUND else parse_shown(self._object(answer, doing))
+        if answer.status_code == _NOT_FOUND:
+            return None
+        with self.as_expected(doing):
+            return parse_shown(self._object(answer, doing))
 
     # --- blobs ------------------------------------------------------------------
 
@@ -262,7 +285,7 @@ class OllamaServer:
         digests = {file: _digest(digest) for file, digest in files.items()}
         source: Json = {"files": digests} if base is None else {"from": base, "adapters": digests}
         payload = {**request, **source, "model": name, "parameters": parameters, "stream": True}
-        updates: SimpleQueue[Json | Exception | None] = SimpleQueue()
+        updates: Queue[Json | Exception | None] = Queue(_MOST_UPDATES)
 
         def work() -> None:
             try:
@@ -275,6 +298,7 @@ class OllamaServer:
         worker = Thread(target=work, name="ggufpack-create", daemon=True)
         worker.start()
         last: Json = {}
+        update: Json | Exception | None = None
         try:
             while (update := updates.get()) is not None:
                 if isinstance(update, Exception):
@@ -283,6 +307,9 @@ class OllamaServer:
                 if on_status is not None:
                     on_status(update)
         except BaseException:
+            if not isinstance(update, Exception):
+                while isinstance(updates.get(), dict):  # the server is at work
+                    pass
             worker.join()
             raise
         if last.get("status") != "success":
@@ -290,24 +317,39 @@ class OllamaServer:
 
     def copy(self, source: str, destination: str) -> None:
         """Register a model under a second name; an existing one of that name is replaced."""
-        with translated(self.host, f"copy {source} to {destination}"):
-            self._client.copy(source, destination)
+        doing = f"copy {source} to {destination}"
+        with translated(self.host, doing):
+            answer = self._http.post("/api/copy", json={"source": source, "destination": destination})
+        self._must(answer, doing)
 
     def delete(self, name: str) -> None:
         """Remove a name, and the blobs that no other name needs."""
         with translated(self.host, f"delete {name}"):
-            self._client.delete(name)
+            answer = self._http.request("DELETE", "/api/delete", json={"model": name})
+        self._must(answer, f"delete {name}")
 
-    def push(self, name: str, *, insecure: bool = False) -> Iterator[ollama.ProgressResponse]:
+    def push(self, name: str, *, insecure: bool = False) -> Iterator[Json]:
         """Let the server push a model to the registry in its name; yields the server's status objects.
 
-        The errors are the client's own; ``registry.transfer`` makes sentences of them.
+        What the server says is a ``ServerMessageError``, and httpx's errors are its own;
+        ``registry.transfer`` makes sentences of them.
         """
-        return self._client.push(name, insecure=insecure, stream=True)
+        return self._transferred("/api/push", name, insecure)
 
-    def pull(self, name: str, *, insecure: bool = False) -> Iterator[ollama.ProgressResponse]:
+    def pull(self, name: str, *, insecure: bool = False) -> Iterator[Json]:
         """Let the server pull a model from the registry in its name; as ``push``."""
-        return self._client.pull(name, insecure=insecure, stream=True)
+        return self._transferred("/api/pull", name, insecure)
+
+    def _transferred(self, path: str, name: str, insecure: bool) -> Iterator[Json]:
+        request = {"model": name, "insecure": insecure, "stream": True}
+        with self._http.stream("POST", path, json=request) as answer:
+            if answer.is_error:
+                answer.read()
+                raise ServerMessageError(error_message(answer) or f"HTTP status {answer.status_code}")
+            for part in json_lines(answer):
+                if error := part.get("error"):
+                    raise ServerMessageError(str(error))
+                yield part
 
     def unload(self, name: str) -> None:
         """Free the memory that a loaded model takes."""
@@ -336,7 +378,8 @@ class OllamaServer:
         payload = _chat_payload(name, messages, options, tools, think, keep_alive)
         payload["_debug_render_only"] = True
         answer = self._post("/api/chat", payload, f"render a prompt of {name}")
-        rendered = (answer.get("_debug_info") or {}).get("rendered_template")
+        with self.as_expected(f"render a prompt of {name}"):
+            rendered = (answer.get("_debug_info") or {}).get("rendered_template")
         if not isinstance(rendered, str):
             raise ServerVersionError(
                 f"The Ollama server at {self.host} ({self.version_text}) does not show the prompts it makes",
@@ -370,8 +413,10 @@ class OllamaServer:
         payload = _chat_payload(name, messages, options, tools, think, keep_alive)
         if top_logprobs is not None:
             payload |= {"logprobs": True, "top_logprobs": top_logprobs}
-        answer = self._post("/api/chat", payload, f"chat with {name}")
-        return _chat_answer(answer, answer.get("message") or {}, "content")
+        doing = f"chat with {name}"
+        answer = self._post("/api/chat", payload, doing)
+        with self.as_expected(doing):
+            return _chat_answer(answer, answer.get("message") or {}, "content")
 
     def complete(
         self,
@@ -393,8 +438,10 @@ class OllamaServer:
         payload |= {"options": dict(options)}
         # a server splits off the thinking of a model that can, unless told not to
         payload |= {"think": False} if format is None else {"think": False, "format": dict(format)}
-        answer = self._post("/api/generate", payload, f"complete a text with {name}")
-        return _chat_answer(answer, answer, "response")
+        doing = f"complete a text with {name}"
+        answer = self._post("/api/generate", payload, doing)
+        with self.as_expected(doing):
+            return _chat_answer(answer, answer, "response")
 
     def embed(self, name: str, text: str) -> list[float]:
         """The embedding of one text, of unit length; its size is the model's.
@@ -406,7 +453,8 @@ class OllamaServer:
         answer = self._post("/api/embed", {"model": name, "input": text}, doing)
         match answer.get("embeddings"):
             case [list(vector)]:
-                return [float(value) for value in vector]
+                with self.as_expected(doing):
+                    return [float(value) for value in vector]
         raise refusal("the answer has no embedding", host=self.host, doing=doing)
 
     # --- HTTP -------------------------------------------------------------------
@@ -421,8 +469,7 @@ class OllamaServer:
             if answer.is_error:
                 answer.read()
                 self._must(answer, doing)
-            for line in answer.iter_lines():
-                part = json.loads(line)
+            for part in json_lines(answer):
                 if error := part.get("error"):
                     raise refusal(str(error), host=self.host, doing=doing)
                 yield part
@@ -430,17 +477,30 @@ class OllamaServer:
     def _must(self, answer: httpx.Response, doing: str) -> None:
         """Raise what the server says in an error status."""
         if not answer.is_success:
-            # ResponseError takes the message out of {"error": …}
-            message = ollama.ResponseError(answer.text, answer.status_code).error
-            raise refusal(message or f"HTTP status {answer.status_code}", host=self.host, doing=doing)
+            message = error_message(answer) or f"HTTP status {answer.status_code}"
+            raise refusal(message, host=self.host, doing=doing)
 
     def _object(self, answer: httpx.Response, doing: str) -> Json:
         self._must(answer, doing)
         with translated(self.host, doing):
-            content = answer.json()
+            content = parse_json(answer.content)
         if not isinstance(content, dict):
             raise refusal("the answer is not a JSON object; is this Ollama?", host=self.host, doing=doing)
         return content
+
+    @contextmanager
+    def as_expected(self, doing: str) -> Iterator[None]:
+        """Inside, the fields of an answer are read; what is missing or of another type is a refusal."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise refusal(
+                f"the answer is not what Ollama gives ({error!r:.200})", host=self.host, doing=doing
+            ) from error
+
+
+def _limits(path: str) -> Limits:
+    return _LIMITS.get(path.rpartition("/api/")[2].partition("/")[0], _OTHER_LIMITS)
 
 
 def _digest(text: str) -> str:
@@ -448,7 +508,7 @@ def _digest(text: str) -> str:
 
 
 def _chat_answer(answer: Json, message: Json, text: str) -> ChatAnswer:
-    return ChatAnswer(
+    made = ChatAnswer(
         text=message.get(text) or "",
         thinking=message.get("thinking") or "",
         done_reason=answer.get("done_reason") or "",
@@ -456,6 +516,10 @@ def _chat_answer(answer: Json, message: Json, text: str) -> ChatAnswer:
         generated_tokens=answer.get("eval_count") or 0,
         raw=answer,
     )
+    texts, counts = (made.text, made.thinking, made.done_reason), (made.prompt_tokens, made.generated_tokens)
+    if not (all(isinstance(one, str) for one in texts) and all(isinstance(one, int) for one in counts)):
+        raise TypeError("a text or a count is neither")
+    return made
 
 
 def _chat_payload(

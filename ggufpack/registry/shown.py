@@ -13,6 +13,7 @@ from typing import Any
 # images.go: Model.String gives a model without a TEMPLATE layer this one
 _NO_TEMPLATE = re.compile(r"^TEMPLATE \{\{ \.Prompt \}\}$", re.MULTILINE)
 _ADAPTER_BLOB = re.compile(r"^ADAPTER .*sha256[-:]([0-9a-f]{64})$", re.MULTILINE)
+_LITERAL = re.compile(r'[-+]?[0-9][0-9.e+-]{0,40}|"(?:[^"\\\n]|\\.)*"')
 _FROM_BLOB = re.compile(r"^FROM (.*sha256[-:]([0-9a-f]{64}))$", re.MULTILINE)
 
 
@@ -76,9 +77,9 @@ def parse_shown(answer: Mapping[str, Any]) -> ShownModel:
         modelfile=modelfile,
         system=answer.get("system") or "",
         parameters=_parse_parameters(answer.get("parameters") or ""),
-        capabilities=tuple(answer.get("capabilities") or ()),
+        capabilities=tuple(map(str, answer.get("capabilities") or ())),
         sha256=blob[2] if blob else None,
-        details=answer.get("details") or {},
+        details=dict(answer.get("details") or {}),
         adapters=tuple(_ADAPTER_BLOB.findall(modelfile)),
     )
 
@@ -100,6 +101,8 @@ def _parse_parameters(text: str) -> dict[str, tuple[Any, ...]]:
 def _go_value(literal: str) -> Any:
     if literal in {"true", "false"}:
         return literal == "true"
+    if not _LITERAL.fullmatch(literal):  # Python's parser recurses, and a server may send anything
+        return literal
     try:
         return ast.literal_eval(literal)
     except (ValueError, SyntaxError):

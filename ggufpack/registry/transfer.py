@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import ollama
-
-from ggufpack.registry.errors import refusal, translated
+from ggufpack.registry.answers import ServerMessageError, count
+from ggufpack.registry.errors import MAX_SAID, refusal, translated
 from ggufpack.registry.manifest import DIGEST
 from ggufpack.registry.names import ModelName
 from ggufpack.registry.server import OllamaServer
@@ -76,16 +75,16 @@ def _run(server: OllamaServer, what: Transfer, insecure: bool, on_event: EventHa
     with translated(server.host, what.doing):
         try:
             for update in start(str(what.name), insecure=insecure):
-                status = update.status or ""
-                total = update.total or 0
-                if DIGEST.match(update.digest or ""):
-                    layers[str(update.digest)] = total
-                if (now := (status, update.completed)) != last:
+                status = str(update.get("status") or "")
+                total, completed = count(update.get("total")), count(update.get("completed"))
+                if DIGEST.match(digest := str(update.get("digest") or "")):
+                    layers[digest] = total
+                if (now := (status, completed)) != last:
                     last, changed = now, time.monotonic()
-                done = min(update.completed or 0, total)
+                done = min(completed, total)
                 on_event(Progress(Stage.REGISTRY, done, total or None, "bytes", status))
-        except ollama.ResponseError as error:
-            raise _RefusedError(error.error, time.monotonic() - changed) from error
+        except ServerMessageError as error:
+            raise _RefusedError(str(error)[:MAX_SAID], time.monotonic() - changed) from error
     if status != "success":
         raise refusal("the stream ended without success", host=server.host, doing=what.doing)
     return layers
