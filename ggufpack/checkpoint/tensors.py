@@ -15,6 +15,9 @@ from ggufpack.checkpoint.wording import some
 from ggufpack.errors import CheckpointFileError, TensorFileError
 from ggufpack.spec import Finding
 
+_LONGEST_NAME = 255  # bytes that a file's name can have
+_MOST_SHARDS = 100_000
+
 
 @dataclass(frozen=True)
 class TensorTable(Mapping[str, TensorInfo]):
@@ -80,7 +83,8 @@ def read_tensors(folder: Path) -> tuple[TensorTable, tuple[Finding, ...]]:
                 action=f"Copy {INDEX} from where the checkpoint was saved.",
             )
         )
-    findings += [_stray(folder / name) for name in present if name not in names]
+    used = set(names)
+    findings += [_stray(folder / name) for name in present if name not in used]
     if not table:
         raise TensorFileError(f"{folder} holds no tensor.", action="Save the checkpoint again.", path=folder)
     return table, tuple(findings)
@@ -119,6 +123,7 @@ def _is_plain_name(shard: object) -> bool:
         and shard.endswith(".safetensors")
         and not any(character in shard for character in "/\\:\0")
         and shard.isprintable()
+        and len(shard.encode()) <= _LONGEST_NAME
     )
 
 
@@ -129,8 +134,8 @@ def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[
     ]
     if missing:
         raise TensorFileError(
-            f"{folder}: {len(missing)} of {len(missing) + sum(1 for name in names if name not in missing)} "
-            f"shards are missing: {', '.join(missing)}.",
+            f"{folder}: {len(missing)} of {len(set(names).union(missing))} "
+            f"shards are missing: {some(missing)}.",
             action="Copy or download these files into the folder.",
             path=folder,
             key=missing[0],
@@ -146,15 +151,22 @@ def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[
 
 
 def _promised_shards(names: list[str]) -> list[str]:
-    """All names of ``model-00001-of-00003.safetensors`` and its like, when there is no index."""
+    """All names of ``model-00001-of-00003.safetensors`` and its like, when there is no index.
+
+    Of names that promise more than any checkpoint has, as many as show that files are missing.
+    """
     promised = dict.fromkeys(names)
+    series: set[tuple[str, int, str]] = set()
     for name in names:
         head, separator, total = name.removesuffix(".safetensors").rpartition("-of-")
         stem, dash, number = head.rpartition("-")
-        if separator and dash and _is_number(total) and _is_number(number) and int(total) <= 100_000:
-            width = len(number)
-            for shard in range(1, int(total) + 1):
-                promised[f"{stem}-{shard:0{width}d}-of-{total}.safetensors"] = None
+        if separator and dash and _is_number(total) and _is_number(number) and int(total) <= _MOST_SHARDS:
+            series.add((stem, len(number), total))
+    for stem, width, total in sorted(series):
+        for shard in range(1, int(total) + 1):
+            promised[f"{stem}-{shard:0{width}d}-of-{total}.safetensors"] = None
+        if len(promised) > len(names) + _MOST_SHARDS:
+            break
     return sorted(promised)
 
 
