@@ -7,8 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
-.PHONY: demo test lint format bench constraints clean
+.PHONY: demo test lint format bench fuzz constraints clean
 
 # uv unpacks torch in seconds; compiled files make each later start seconds shorter
 $(READY): pyproject.toml constraints.txt setup.py Makefile $(wildcard ggufpack/quantize/native/*.[ch])
@@ -39,6 +40,11 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.ollama_create
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.kernels
+
+# hours: a million executions of each target; FUZZ_ARGS="manifest --seconds 60" for less
+fuzz: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 # names and versions only: no addresses, no hashes of one index; for every Python from 3.10 on
 constraints: $(READY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ggufpack.gguf_header import GgufFileError, read_gguf_header
 from tests.fuzz import scratch
@@ -47,8 +47,8 @@ def seeds() -> Iterator[bytes]:
 
 
 def gguf(
-    keys: list[tuple[str, int, bytes]],
-    tensors: list[tuple[str, tuple[int, ...], int, int]],
+    keys: Sequence[tuple[str, int, bytes]],
+    tensors: Sequence[tuple[str, tuple[int, ...], int, int]],
     *,
     alignment: int = 32,
 ) -> bytes:
