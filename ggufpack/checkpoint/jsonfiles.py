@@ -63,9 +63,8 @@ def refuse_half_characters(value: object, text: str) -> None:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"a text in it holds half a character (U+{ord(error.object[error.start]):04X})"
-            ) from None
+            half = ord(error.object[error.start])
+            raise ValueError(f"a text in it is no UTF-8: half a character, U+{half:04X}") from None
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

@@ -129,9 +129,10 @@ def _is_plain_name(shard: object) -> bool:
 
 def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[str]) -> None:
     """Every file there, and no second set of weights that another reader would prefer."""
-    missing = [
-        name for name in (names if indexed else _promised_shards(names)) if not (folder / name).is_file()
-    ]
+    if indexed:
+        missing = [name for name in names if not (folder / name).is_file()]
+    else:
+        missing = sorted(_promised_shards(names).difference(names))
     if missing:
         raise TensorFileError(
             f"{folder}: {len(missing)} of {len(set(names).union(missing))} "
@@ -150,12 +151,12 @@ def _check_one_set(folder: Path, names: list[str], indexed: bool, present: list[
         )
 
 
-def _promised_shards(names: list[str]) -> list[str]:
+def _promised_shards(names: list[str]) -> set[str]:
     """All names of ``model-00001-of-00003.safetensors`` and its like, when there is no index.
 
     Of names that promise more than any checkpoint has, as many as show that files are missing.
     """
-    promised = dict.fromkeys(names)
+    promised = set(names)
     series: set[tuple[str, int, str]] = set()
     for name in names:
         head, separator, total = name.removesuffix(".safetensors").rpartition("-of-")
@@ -163,11 +164,10 @@ def _promised_shards(names: list[str]) -> list[str]:
         if separator and dash and _is_number(total) and _is_number(number) and int(total) <= _MOST_SHARDS:
             series.add((stem, len(number), total))
     for stem, width, total in sorted(series):
-        for shard in range(1, int(total) + 1):
-            promised[f"{stem}-{shard:0{width}d}-of-{total}.safetensors"] = None
+        promised |= {f"{stem}-{shard:0{width}d}-of-{total}.safetensors" for shard in range(1, int(total) + 1)}
         if len(promised) > len(names) + _MOST_SHARDS:
             break
-    return sorted(promised)
+    return promised
 
 
 def _is_number(text: str) -> bool:
