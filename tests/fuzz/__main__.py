@@ -36,7 +36,7 @@ def main() -> int:
         corpus = options.corpus or campaign.default_corpus()
         row = campaign.run(name, corpus, executions=options.executions, seconds=options.seconds)
         rows.append(row)
-        print(f"{name}: {row.executions:,} executions", file=sys.stderr)  # noqa: T201
+        print(campaign.table([row]).splitlines()[-1], file=sys.stderr)  # noqa: T201  a long run may be ended
         for path in row.found:
             print(f"  broken by {path}: python -m tests.fuzz {name} --replay {path}", file=sys.stderr)  # noqa: T201
     print(campaign.table(rows))  # noqa: T201

@@ -61,10 +61,12 @@ def run(name: str, corpus: Path, *, executions: int, seconds: int) -> Row:
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words), encoding="ascii")
     command = [
         *(sys.executable, "-m", "tests.fuzz.engine", name, str(folder)),
-        *(f"-runs={executions}", f"-max_total_time={seconds}", f"-max_len={LARGEST}", f"-dict={words}"),
+        *(f"-runs={executions}", f"-max_total_time={seconds}", f"-max_len={LARGEST}"),
         *(f"-timeout={SECONDS_AN_INPUT}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={broken}/"),
         "-print_final_stats=1",
     ]
+    if target.words:  # an empty dictionary is an error
+        command.append(f"-dict={words}")
     try:
         done = subprocess.run(
             command,
