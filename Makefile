@@ -7,8 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
-.PHONY: demo test lint format bench audit constraints clean
+.PHONY: demo test lint format bench fuzz audit constraints clean
 
 # uv unpacks torch in seconds; compiled files make each later start seconds shorter
 $(READY): pyproject.toml constraints.txt setup.py Makefile $(wildcard ggufpack/quantize/native/*.[ch])
@@ -44,6 +45,11 @@ bench: $(READY)
 audit: $(READY)
 	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --strict --requirement constraints.txt --no-deps --disable-pip \
 	    || { echo "audit: see above: a version has a known vulnerability, or the service does not know it or cannot be reached" >&2; exit 1; }
+
+# hours: a million executions of each target; FUZZ_ARGS="manifest --seconds 60" for less
+fuzz: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 # names and versions only: no addresses, no hashes of one index; for every Python from 3.10 on
 constraints: $(READY)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ggufpack.batch.lease import Lease, is_held, owner_words, sweep
 from ggufpack.batch.storage import Signature
@@ -55,6 +55,7 @@ CREATE TABLE files (
     device INTEGER NOT NULL, digest TEXT NOT NULL
 ) STRICT;
 """
+_STATEMENTS = tuple(statement.strip() for statement in _SCHEMA.split(";\n") if statement.strip())
 _SELECT = (
     "SELECT target, key, state, spec_digest, input_digest, lease, owner, token, outcome, outputs FROM items"
 )
@@ -141,13 +142,13 @@ class Journal:
         """What is known of a package folder."""
         with self._reading() as connection:
             row = connection.execute(f"{_SELECT} WHERE target = ?", (str(target),)).fetchone()
-        return None if row is None else _entry(row)
+            return None if row is None else _entry(row)
 
     def entries(self) -> tuple[Entry, ...]:
         """All of them, by package folder."""
         with self._reading() as connection:
             rows = connection.execute(f"{_SELECT} ORDER BY target").fetchall()
-        return tuple(map(_entry, rows))
+            return tuple(map(_entry, rows))
 
     def claim(
         self, target: Path, *, key: str, checkpoint: Path, spec_digest: str, seen: Entry | None
@@ -301,24 +302,35 @@ class Journal:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        self._refuse_other(connection)  # before anything is changed in it
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application == 0 and version == 0 and tables == 0:
-            for statement in filter(str.strip, _SCHEMA.split(";\n")):
+        if self._refuse_other(connection):
+            for statement in _STATEMENTS:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif application != _APPLICATION_ID:
+        connection.execute("COMMIT")
+        (check,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if check != "ok":
+            raise sqlite3.DatabaseError(check)
+
+    def _refuse_other(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file is new; an error where it is no journal of this version."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        if application == 0 and version == 0 and not found:
+            return True
+        if application != _APPLICATION_ID:
             raise JournalError(
                 f"{self.path} is a database of another program.",
                 action="Give --journal FILE.",
                 path=self.path,
             )
-        elif version > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise JournalError(
                 f"{self.path} was written by a newer ggufpack (schema {version}, this one knows"
                 f" {SCHEMA_VERSION}).",
@@ -326,10 +338,10 @@ class Journal:
                 path=self.path,
                 key="schema_version",
             )
-        connection.execute("COMMIT")
-        (check,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if check != "ok":
-            raise sqlite3.DatabaseError(check)
+        # a view or a trigger in it would be somebody's program; it may never end
+        if sorted(sql for (sql,) in found) != sorted(_STATEMENTS):
+            raise sqlite3.DatabaseError("its tables are not a journal's")
+        return False
 
     def _update(self, claim: Claim, assignments: str, *values: object) -> None:
         with self._writing() as connection:
@@ -364,7 +376,7 @@ class Journal:
                 action="It must lie on a local disk with room; --journal FILE puts it elsewhere.",
                 path=self.path,
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise JournalError(
                 f"The journal {self.path} is damaged: {error}.",
                 action="Move it away and run again with --overwrite: packages are then built anew.",
@@ -374,6 +386,8 @@ class Journal:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     target, key, state, spec, inputs, lease, owner, token, outcome, outputs = row
+    if not all(isinstance(text, str) for text in (target, key, spec, token)) or state not in get_args(State):
+        raise sqlite3.DatabaseError(f"the row of {target!r:.200} is none of its own")
     return Entry(
         target=Path(target),
         key=key,
@@ -383,6 +397,16 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         lease=lease,
         owner=owner,
         token=token,
-        outcome=None if outcome is None else json.loads(outcome),
-        outputs=json.loads(outputs) if outputs else {},
+        outcome=None if outcome is None else _object(target, outcome),
+        outputs=_object(target, outputs) if outputs else {},
     )
+
+
+def _object(target: str, text: object) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise sqlite3.DatabaseError(f"the row of {target!r:.200} holds no JSON object where one must be")
+    return value

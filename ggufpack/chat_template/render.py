@@ -221,11 +221,11 @@ class ChatTemplate:
             self._with_tools = self._compiled if tool_use == text else self._compile(tool_use)
         except jinja2.TemplateSyntaxError as error:
             raise self._error(SYNTAX_ERROR, error.message or "syntax error", error.lineno) from error
-        except (RecursionError, MemoryError, SyntaxError) as error:
-            # of Python's compiler, which gets what Jinja made of it
+        except (RecursionError, SyntaxError, MemoryError) as error:
+            # SyntaxError: Python's own bounds, 20 loops or 100 conditions in one another
             raise self._error(SYNTAX_ERROR, "nested too deeply", None) from error
-        except ValueError as error:
-            raise self._error(SYNTAX_ERROR, str(error), None) from error
+        except Exception as error:  # constants are computed here: it can raise anything
+            raise self._error(SYNTAX_ERROR, f"{type(error).__name__}: {error}", None) from error
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self._filename!r}, {len(self.text)} characters)"

@@ -8,14 +8,14 @@ here may change the arithmetic, so it must have a value that says "not used".
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufpack.checkpoint.jsonfiles import read_object, type_name
+from ggufpack.checkpoint.jsonfiles import is_finite, read_object, type_name
 from ggufpack.checkpoint.layout import ADAPTER_CONFIG
+from ggufpack.checkpoint.module_patterns import compile_pattern
 from ggufpack.errors import AdapterError
 
 # with values that change nothing in the merged weights
@@ -42,13 +42,11 @@ _REFUSED = {
     "monteclora_config": "MonteCLoRA",
 }
 # PEFT 0.21, tuners/lora/layer.py: pissa_init, olora_init, corda_init, loftq_init, lora_ga_init
+_LARGEST_RANK = 1 << 31
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _HARMLESS_INIT = ("gaussian", "eva", "orthogonal")
 
 MAX_NAME = 4096  # the longest path
-MAX_REPETITIONS = 3  # in a pattern; PEFT's own are names of modules
-_REPETITION = re.compile(r"[*+{]|\)\?")
-_REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     )
 
 
-def _may_run_away(pattern: str) -> bool:
-    """Whether matching it may take more than a small power of a module's name's length."""
-    return (
-        len(pattern) > MAX_NAME
-        or _REPEATED_GROUP.search(pattern) is not None
-        or (len(_REPETITION.findall(pattern)) > MAX_REPETITIONS)
-    )
-
-
 def _pattern(patterns: Mapping[str, Any], module: str) -> str:
     """PEFT's ``get_pattern_key``: the first pattern that matches the end of the name."""
-    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+    return next((key for key in patterns if compile_pattern(key).match(module)), module)
 
 
 def _refuse_other_methods(reader: _Reader) -> None:
@@ -207,12 +196,14 @@ class _Reader:
         return value
 
     def rank(self, key: str, value: object) -> int:
-        if type(value) is not int or value < 1:
-            raise self.error(key, f"has {value!r}, no positive integer", "Save the adapter again.")
+        if type(value) is not int or not 0 < value < _LARGEST_RANK:
+            raise self.error(
+                key, f"has {value!r:.40}, no positive integer of a rank's size", "Save the adapter again."
+            )
         return value
 
     def number(self, key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
             raise self.error(key, f"has {value!r}, which is no number", "Save the adapter again.")
         return value
 
@@ -221,19 +212,13 @@ class _Reader:
         if not isinstance(value, dict):
             raise self.wrong(key, value, "an object")
         for pattern in value:
-            if _may_run_away(pattern):
-                raise self.error(
-                    key,
-                    f"has {pattern[:80]!r}, a regular expression that may take for ever",
-                    "Name the modules without repeated groups.",
-                )
             try:
-                re.compile(pattern)
-            except re.error as error:
+                compile_pattern(pattern)
+            except ValueError as error:
                 raise self.error(
                     key,
-                    f"has {pattern!r}, no regular expression ({error})",
-                    "Save the adapter again.",
+                    f"has {pattern!r:.200}, which is not used: {error}",
+                    "Name the modules in full, or save the adapter again.",
                 ) from error
         return list(value.items())
 

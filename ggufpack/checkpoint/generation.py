@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.checkpoint.findings import make_finding
-from ggufpack.checkpoint.jsonfiles import read_object
+from ggufpack.checkpoint.jsonfiles import is_finite, read_object
 from ggufpack.spec import Finding
 
 GENERATION_CONFIG = "generation_config.json"
@@ -115,7 +115,7 @@ class _Values:
         value = self.mapping.get(key)
         if value is None:
             return None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value):
             if low <= value <= high:
                 return float(value)
             span = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ggufpack.checkpoint.jsonfiles import DuplicateKeyError, unique_keys
+from ggufpack.checkpoint.jsonfiles import DuplicateKeyError, refuse_half_characters, unique_keys
 from ggufpack.errors import TensorFileError
 
 MAX_HEADER_BYTES = 100_000_000
@@ -146,9 +145,7 @@ def _parse(header: bytes, path: Path) -> dict[str, Any]:
             parse_float=_parse_number,
             parse_constant=_refuse_constant,
         )
-        # Python lets half a surrogate pair pass, and a tensor of that name could not be named anywhere
-        if re.search(rb"\\u[dD][89a-fA-F]", header):
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        refuse_half_characters(value, text)
     except DuplicateKeyError as error:
         raise TensorFileError(
             f"{path} names {error.key!r} twice in its header.",
@@ -156,10 +153,8 @@ def _parse(header: bytes, path: Path) -> dict[str, Any]:
             path=path,
             key=error.key,
         ) from error
-    except UnicodeError as error:
-        raise damaged(
-            f"it is not UTF-8 ({error.reason if isinstance(error, UnicodeDecodeError) else error})"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise damaged(f"it is not UTF-8 ({error.reason})") from error
     except (ValueError, RecursionError) as error:
         raise damaged(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):

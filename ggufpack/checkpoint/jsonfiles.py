@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ MIB = 1024 * 1024
 MAX_CONFIG_BYTES = 16 * MIB
 MAX_INDEX_BYTES = 128 * MIB  # some 100 bytes a tensor; large mixture-of-experts models have 100,000
 MAX_TOKENIZER_BYTES = 128 * MIB  # Gemma 3's tokenizer.json is 33 MB
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class DuplicateKeyError(ValueError):
@@ -44,6 +47,24 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise DuplicateKeyError(key)
             seen.add(key)
     return result
+
+
+def refuse_half_characters(value: object, text: str) -> None:
+    """Python's JSON lets half a surrogate pair pass (``"\\ud800"``), which nothing can write as UTF-8.
+
+    Args:
+        value: what was read.
+        text: what it was read from.
+
+    Raises:
+        ValueError: a key or value has such a half.
+    """
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = ord(error.object[error.start])
+            raise ValueError(f"a text in it is no UTF-8: half a character, U+{half:04X}") from None
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -102,6 +123,7 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     try:
         with _collection_paused():
             value = json.loads(text, object_pairs_hook=unique_keys)
+            refuse_half_characters(value, text)
     except json.JSONDecodeError as error:
         raise CheckpointFileError(
             f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}.",
@@ -116,7 +138,7 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             key=error.key,
         ) from error
     except (RecursionError, ValueError) as error:
-        # ValueError: an integer of more than 4,300 digits
+        # ValueError: an integer of more than 4,300 digits, or half a character
         raise CheckpointFileError(
             f"{path} is not a JSON file that can be meant: {error}.", path=path
         ) from error
@@ -136,6 +158,14 @@ def _collection_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def is_finite(value: float) -> bool:
+    """``math.isfinite``, and false for an integer that no float holds, on which that one fails."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def type_name(value: object) -> str:

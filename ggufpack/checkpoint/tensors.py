@@ -18,6 +18,7 @@ from ggufpack.errors import CheckpointFileError, TensorFileError
 from ggufpack.spec import Finding
 
 _NAMED_SHARDS = 6  # in a message
+_LONGEST_NAME = 255  # bytes that a file's name can have
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def _is_plain_name(shard: object) -> bool:
         and shard.endswith(".safetensors")
         and not any(character in shard for character in "/\\:\0")
         and shard.isprintable()
+        and len(shard.encode()) <= _LONGEST_NAME
     )
 
 

@@ -133,8 +133,8 @@ class _Reader:
         self.position += 1
         return word
 
-    def line(self) -> int:
-        before = self.text[: self.position]
+    def line(self, position: int | None = None) -> int:
+        before = self.text[: self.position if position is None else position]
         return 1 + before.count("\n") + before.count("\r") - before.count("\r\n")
 
 
@@ -168,19 +168,28 @@ def _command(reader: _Reader) -> Command:
 
 
 def _value(reader: _Reader) -> str:
-    start = reader.line()
+    start = reader.position
     kept: list[str] = []
+    first = end = 0  # of what is kept, without the blanks and line ends around it
     while character := reader.take():
-        if character in _LINE_ENDS:
-            value = unquote("".join(kept).strip(_BLANKS + _LINE_ENDS))
-            if value is not None:
-                return value
+        if character in _LINE_ENDS and _is_closed(kept, first, end):
+            break
         if is_kept(character):
             kept.append(character)
-    value = unquote("".join(kept).strip(_BLANKS + _LINE_ENDS))
+            if character not in _BLANKS and character not in _LINE_ENDS:
+                first = first if end else len(kept) - 1
+                end = len(kept)
+    value = unquote("".join(kept[first:end]))
     if value is None:
-        raise _error(start, "the quotes opened here are not closed")
+        raise _error(reader.line(start), "the quotes opened here are not closed")
     return value
+
+
+def _is_closed(kept: list[str], first: int, end: int) -> bool:
+    """Whether a value may end here, from its quotes alone: a text of many lines is not gone through for
+    each of them."""
+    short = kept[first:end] if end - first <= 6 else kept[first : first + 3] + kept[end - 3 : end]
+    return unquote("".join(short)) is not None
 
 
 def _error(line: int | None, problem: str) -> ModelfileError:

@@ -7,6 +7,7 @@ is none is an error, never a changed text. ``Modelfile.to_create_request`` has n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import jinja2
@@ -30,12 +31,17 @@ def render(modelfile: Modelfile) -> str:
     """
     for finding in inexpressible(modelfile):
         raise ModelfileError(finding.message, action=finding.action, key=finding.key, finding=finding.id)
+    return _template().render(modelfile=modelfile)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["quoted"] = quoted
     source = (data_folder("templates") / "Modelfile.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source).render(modelfile=modelfile)
+    return environment.from_string(source)
 
 
 def inexpressible(modelfile: Modelfile) -> tuple[Finding, ...]:

@@ -92,8 +92,10 @@ def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest
 def _sized(entry: Any) -> tuple[str, int]:
     """Digest and bytes of one blob."""
     match entry:
-        case {"digest": str(digest), "size": int(size)} if DIGEST.match(digest) and not isinstance(
-            size, bool
-        ):
+        case {"digest": str(digest), "size": int(size)} if DIGEST.match(digest) and _is_size(size):
             return digest, size
     raise ValueError(f"a layer has no digest or no size: {entry!r:.80}")
+
+
+def _is_size(size: int) -> bool:
+    return not isinstance(size, bool) and 0 <= size < 1 << 63

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ggufpack.checkpoint.jsonfiles import refuse_half_characters
 from ggufpack.errors import UsageError
 from ggufpack.package_folder import RECORD_NAME
 from ggufpack.proofs import Verification
@@ -113,7 +114,9 @@ def read_record(folder: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise UsageError(f"{path} is larger than {MAX_RECORD_BYTES:,} bytes.", action=_AGAIN, path=path)
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        refuse_half_characters(value, text)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", path=path) from error
     except json.JSONDecodeError as error:

@@ -16,6 +16,7 @@ from ggufpack.store import go_json
 
 MAX_MANIFEST_BYTES = 4 << 20
 _SCHEMA = 2
+_INT64_END = 1 << 63
 _MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
@@ -99,6 +100,7 @@ def blob_of(digest: object, size: object) -> Blob:
     found = _DIGEST.match(digest) if isinstance(digest, str) else None
     if found is None:
         raise ValueError(f"{digest!r:.90} is no digest")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    # an int64 of the server's; and no sum of some has more digits than Python prints
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _INT64_END:
         raise ValueError(f"{size!r:.30} is no size")
     return Blob(found[1], size)

@@ -41,6 +41,9 @@ from ggufpack.chat_template.go.values import (
 
 _RESPONSE = nodes.Print(nodes.Path("", ("Response",)))
 _DEEPEST = 100
+MAX_STEPS = 1_000_000  # a long conversation through a large TEMPLATE takes some 10,000
+MAX_BYTES = 4 << 20  # of the prompt, and of any one text on its way there
+_BYTES_A_STEP = 1 << 12  # so that long texts count as well
 
 
 def render(template: nodes.Template, conversation: Conversation, *, today: date) -> str:
@@ -117,8 +120,17 @@ class _Program:
             {name: known[name] for name in known if name in BUILTIN_NAMES} if is_bare else known
         )
         self.missing: Nothing = INVALID if is_bare else NIL
+        self.steps = 0
+        self.printed = 0
+
+    def work(self, steps: int) -> None:
+        """Count what was done, a node or an argument each: a TEMPLATE is a program, and may loop or grow."""
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise GoTemplateError(f"it takes more than {MAX_STEPS:,} steps")
 
     def run(self, data: Map) -> bytes:
+        self.steps = self.printed = 0
         out: list[bytes] = []
         _State(self, out, data, 0).walk(data, self.body)
         return b"".join(out)
@@ -142,10 +154,11 @@ class _State:
             self.node(dot, node)
 
     def node(self, dot: Value, node: nodes.Node) -> None:
+        self.program.work(1)
         if isinstance(node, nodes.Text):
-            self.out.append(node.text.encode("utf-8", "surrogateescape"))
+            self.print(node.text.encode("utf-8", "surrogateescape"))
         elif isinstance(node, nodes.Print):
-            self.out.append(formatted(printable(self.pipeline(dot, node.expression))))
+            self.print(formatted(printable(self.pipeline(dot, node.expression))))
         elif isinstance(node, nodes.Assign):
             value = self.pipeline(dot, node.expression)
             if node.declare:
@@ -163,6 +176,12 @@ class _State:
         elif isinstance(node, nodes.Continue):
             raise _Continue
 
+    def print(self, text: bytes) -> None:
+        self.program.printed += len(text)
+        if self.program.printed > MAX_BYTES:
+            raise GoTemplateError(f"it prints more than {MAX_BYTES:,} bytes")
+        self.out.append(text)
+
     @contextmanager
     def scope(self) -> Iterator[None]:
         mark = len(self.stack)
@@ -172,8 +191,9 @@ class _State:
             del self.stack[mark:]
 
     def variable(self, name: str) -> _Variable:
-        for variable in reversed(self.stack):
+        for distance, variable in enumerate(reversed(self.stack)):
             if variable.name == name:
+                self.program.work(distance >> 4)
                 return variable
         raise GoTemplateError(f"undefined variable: {name}")
 
@@ -195,6 +215,7 @@ class _State:
             has_run = False
             try:
                 for pair in _rounds(value, len(own)):
+                    self.program.work(1)
                     has_run = True
                     for variable, item in zip(own, pair[-len(own) :], strict=True) if own else ():
                         variable.value = item
@@ -263,9 +284,13 @@ class _State:
             return self.short_circuit(dot, call, last)
         if name not in self.program.functions:
             raise GoTemplateError(f"{name!r} is not a defined function")
-        arguments = [self.argument(dot, argument) for argument in call.arguments]
+        arguments = [*(self.argument(dot, argument) for argument in call.arguments), *last]
+        size = sum(len(argument) for argument in arguments if isinstance(argument, bytes))
+        if size > MAX_BYTES:
+            raise GoTemplateError(f"{name} is given more than {MAX_BYTES:,} bytes")
+        self.program.work(1 + len(arguments) + size // _BYTES_A_STEP)
         try:
-            return self.program.functions[name]([*arguments, *last])
+            return self.program.functions[name](arguments)
         except GoTemplateError as error:
             raise GoTemplateError(f"error calling {name}: {error}") from None
 
@@ -273,6 +298,7 @@ class _State:
         if not call.arguments and not last:
             raise GoTemplateError(f"wrong number of args for {call.function}: want at least 1 got 0")
         value: Value = INVALID
+        self.program.work(len(call.arguments))
         for argument in call.arguments:
             value = self.argument(dot, argument)
             if truth(value) == (call.function == "or"):
@@ -280,6 +306,7 @@ class _State:
         return last[0] if last else value
 
     def fields(self, value: Value, names: Sequence[str]) -> Value:
+        self.program.work(len(names))
         for name in names:
             value = self.field(value, name)
         return value

@@ -29,6 +29,7 @@ _JSON_STRINGERS = {
     "template.templateArgs",
     "template.templateProperties",
 }
+_WIDEST = 10_000  # Go's limit is a million, which no prompt has a use for
 _VERB = re.compile(rb"%(?P<flags>[-+# 0]*)(?P<width>\d*)(?P<precision>\.\d*)?(?P<verb>[^%]|%|$)", re.DOTALL)
 
 
@@ -175,7 +176,10 @@ def sprintf(template: bytes, values: Sequence[Value]) -> bytes:
 
 
 def _padded(text: bytes, found: re.Match[bytes]) -> bytes:
-    flags, width = found["flags"], int(found["width"] or 0)
+    digits = found["width"].lstrip(b"0") or b"0"
+    if len(digits) > len(str(_WIDEST)) or int(digits) > _WIDEST:
+        raise GoTemplateError(f"a width of more than {_WIDEST:,} is not supported here")
+    flags, width = found["flags"], int(digits)
     if found["precision"] is not None or flags.strip(b"-0") or (b"0" in flags and found["verb"] != b"d"):
         raise GoTemplateError(f"{found[0].decode('utf-8', 'replace')} is not supported here")
     missing = width - len(text.decode("utf-8", "surrogateescape"))

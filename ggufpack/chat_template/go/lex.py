@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -53,16 +54,17 @@ def tokens(source: str) -> Iterator[Token]:
     Raises:
         GoTemplateError: an action or a literal that never ends, or a character that Go does not know.
     """
+    lines = _Lines(source)
     at = 0
     trimmed = False
     while at < len(source):
-        start = at + _leading(source, at) if trimmed else at
+        start = _behind_space(source, at) if trimmed else at
         found = _LEFT.search(source, start)
         text = source[start : found.start() if found else len(source)]
         if found and found["trim"]:
             text = text.rstrip(SPACE)
         if text:
-            yield Token("text", text, _line(source, start))
+            yield Token("text", text, lines.number(start))
         if found is None:
             break
         at = found.end()
@@ -70,36 +72,44 @@ def tokens(source: str) -> Iterator[Token]:
         if source.startswith("/*", at) or comment:
             comment = comment or _COMMENT.match(source, at)
             if comment is None:
-                raise GoTemplateError("unclosed comment", line=_line(source, at))
+                raise GoTemplateError("unclosed comment", line=lines.number(at))
             at, trimmed = comment.end(), bool(comment["trim"])
             continue
-        yield Token("left", "{{", _line(source, found.start()))
-        for token, end in _inside(source, at):
+        yield Token("left", "{{", lines.number(found.start()))
+        for token, end in _inside(source, at, lines):
             yield token
             at, trimmed = end, token.text.endswith("-}}")
-    yield Token("end", "", _line(source, len(source)))
+    yield Token("end", "", lines.number(len(source)))
 
 
-def _leading(source: str, at: int) -> int:
-    rest = source[at:]
-    return len(rest) - len(rest.lstrip(SPACE))
+def _behind_space(source: str, at: int) -> int:
+    while at < len(source) and source[at] in SPACE:
+        at += 1
+    return at
 
 
-def _line(source: str, at: int) -> int:
-    return source.count("\n", 0, at) + 1
+class _Lines:
+    """Numbers of lines, without counting from the beginning each time."""
+
+    def __init__(self, source: str) -> None:
+        self._ends = [found.start() for found in re.finditer("\n", source)]
+
+    def number(self, at: int) -> int:
+        """The line of a place, counted from one."""
+        return bisect_left(self._ends, at) + 1
 
 
-def _inside(source: str, at: int) -> Iterator[tuple[Token, int]]:
+def _inside(source: str, at: int, lines: _Lines) -> Iterator[tuple[Token, int]]:
     """The tokens of one action, each with where it ends; the last is ``right``."""
     first = at
     while True:
-        line = _line(source, at)
+        line = lines.number(at)
         right = _RIGHT.match(source, at)
         if right:
             yield Token("right", right[0], line), right.end()
             return
         if at == len(source):
-            raise GoTemplateError("unclosed action", line=_line(source, first))
+            raise GoTemplateError("unclosed action", line=lines.number(first))
         matches = ((kind, pattern.match(source, at)) for kind, pattern in _TOKENS)
         kind, found = next(((kind, match) for kind, match in matches if match), (None, None))
         if kind is None or found is None:

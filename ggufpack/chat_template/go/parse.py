@@ -25,6 +25,7 @@ _INTEGER = re.compile(
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
 _DEEPEST = 200
+_INT64_DIGITS = 19
 
 
 def parse(text: str) -> nodes.Template:
@@ -346,7 +347,14 @@ def _number(token: Token) -> int | float:
         base, digits = next((name, digits) for name, digits in found.groupdict().items() if digits)
         plain_digits = digits.replace("_", "")
         octal_with_nine = base == "dec" and len(plain_digits) > 1 and plain_digits[0] == "0"
-        if plain_digits and not octal_with_nine and not digits.endswith("_") and "__" not in digits:
+        too_large = base == "dec" and len(plain_digits) > _INT64_DIGITS
+        if (
+            plain_digits
+            and not too_large
+            and not octal_with_nine
+            and not digits.endswith("_")
+            and "__" not in digits
+        ):
             number = int(plain_digits, _BASES[base]) * (-1 if text[0] == "-" else 1)
             if -(2**63) <= number < 2**63:
                 return number

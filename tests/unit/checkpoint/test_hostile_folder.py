@@ -173,5 +173,5 @@ def test_an_adapter_of_an_odd_base(tmp_path: Path, base: object) -> None:
 def test_a_pattern_that_runs_away(tmp_path: Path, pattern: str) -> None:
     config = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "rank_pattern": {pattern: 4}}
     write_json(tmp_path / "adapter_config.json", config)
-    with pytest.raises(AdapterError, match="may take for ever"):
+    with pytest.raises(AdapterError, match="which is not used"):
         read_adapter_config(tmp_path)
