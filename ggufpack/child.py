@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 from ggufpack import errors
 from ggufpack.errors import GgufpackError, VerificationError
+from ggufpack.held import held_folder
 
 OnProgress = Callable[[int, int, str], None]
 KILL_SECONDS = 5.0
@@ -94,7 +94,7 @@ class Child:
         """Start the process, unless it runs; its imports take seconds in which the caller has other work."""
         if self._process is not None:
             return
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-worker-")))
+        folder = self._stack.enter_context(held_folder("ggufpack-worker-"))
         self._log = folder / "log"
         cwd = folder / "cwd"
         cwd.mkdir()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +80,26 @@ def replaced_folder(final: Path, token: str | None = None) -> Path:
 
 
 @contextlib.contextmanager
+def parent_folder(final: Path) -> Iterator[None]:
+    """Make the folders above a package; at the end those go that were made and are still empty.
+
+    Raises:
+        UsageError: they cannot be made.
+    """
+    missing = [folder for folder in final.parents if not folder.exists()]
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(final.parent, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # somebody else uses it
+            for folder in missing:
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFolder]:
     """A folder to fill; whatever was not published is removed at the end, on errors as well.
 
@@ -86,20 +108,62 @@ def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFol
     Raises:
         UsageError: the folder above cannot be made.
     """
-    made = not final.parent.exists()
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
-    except OSError as error:
-        raise UsageError(
-            f"{final.parent} cannot be written: {error.strerror or error}.",
-            action="Choose another --output.",
-            path=final.parent,
-        ) from error
-    working.chmod(0o755)
-    try:
-        yield PackageFolder(final, working, token)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-        if made and not any(final.parent.iterdir()):
-            final.parent.rmdir()  # it was made for this package, which did not come to be
+    with parent_folder(final):
+        try:
+            working = Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
+        except OSError as error:
+            raise _unwritable(final.parent, error) from error
+        try:
+            working.chmod(0o755)
+            yield PackageFolder(final, working, token)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+
+
+def clean_up(final: Path, token: str) -> None:
+    """Remove what a killed build left there; a package that it had moved aside is put back.
+
+    Raises:
+        UsageError: it cannot be removed.
+    """
+    old = replaced_folder(final, token)
+    if old.is_dir():
+        if final.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(final)
+    if final.parent.is_dir():
+        prefix = working_prefix(final, token)
+        for path in [path for path in final.parent.iterdir() if path.name.startswith(prefix)]:
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """A builder that is just being ended may still write into it. Probes of a cluster's driver are files."""
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        return
+    for last in (*[False] * 50, True):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if last or error.errno != errno.ENOTEMPTY:
+                raise UsageError(
+                    f"{folder}, which a killed build left, cannot be removed: {error.strerror or error}.",
+                    action="Remove it, and run again.",
+                    path=folder,
+                ) from error
+        else:
+            return
+        time.sleep(0.1)
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{folder} cannot be written: {error.strerror or error}.",
+        action="Choose another --output.",
+        path=folder,
+    )

@@ -12,7 +12,6 @@ import hashlib
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from ggufpack.errors import VendorError
+from ggufpack.held import held_folder
 from ggufpack.spec import EventHandler, Note, ignore_event
 
 # not an import statement: a type checker would want both modules
@@ -110,8 +110,8 @@ def download(
             found.unlink()  # cut short or damaged: fetch it again
         on_event(Note(f"Fetching {name} {version} ({kind}) with pip"))
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp", dir=folder) as scratch:
-            fetched = _pip_download(f"{name}=={version}", kind, Path(scratch), sha256=sha256)
+        with held_folder(".tmp", folder) as scratch:
+            fetched = _pip_download(f"{name}=={version}", kind, scratch, sha256=sha256)
             actual = sha256_of(fetched)
             if actual != sha256:
                 raise VendorError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufpack import tensor_cache, vendoring
+from ggufpack.attempt import attempt_at
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.checkpoint.adapted import open_model
@@ -176,10 +177,13 @@ def run(
     ``before_publish`` gets the folder with the whole package, before anything has a final name.
     """
     target = target_of(spec)
-    check_free(target.folder, overwrite=spec.overwrite)
     with contextlib.ExitStack() as stack:
-        making = _Making.begin(spec, target, on_event, stack, worker)
-        folder = stack.enter_context(package_folder(target.folder, spec.token))
+        attempt = stack.enter_context(attempt_at(target.folder, spec.token, on_event))
+        check_free(target.folder, overwrite=spec.overwrite)
+        named = replace(spec, token=attempt.token)
+        making = _Making.begin(named, target, on_event, stack, worker, attempt.own)
+        attempt.registers_at(making.server)
+        folder = stack.enter_context(package_folder(target.folder, attempt.token))
         converted = making.convert(folder.working)
         modelfiles = making.write_modelfiles(converted, folder.working)
         proven = making.prove(converted, modelfiles)
@@ -214,9 +218,10 @@ def run(
             write_report(record, folder.working / REPORT_NAME)
             if before_publish is not None:
                 before_publish(folder.working)
+            attempt.publishes(file.sha256 for file in converted.files)
             for file in publishable:
                 if file.staged is not None:
-                    file.staged.publish(file.names, overwrite=spec.overwrite)
+                    file.staged.publish(file.names, overwrite=spec.overwrite, own=attempt.own)
             if storing is not None:
                 storing.publish(overwrite=spec.overwrite)
             folder.publish()
@@ -293,10 +298,12 @@ class _Making:
         on_event: EventHandler,
         stack: contextlib.ExitStack,
         given: Worker | None = None,
+        published: Collection[str] = (),
     ) -> _Making:
         """Everything that can fail early: the matrix, the server, the checkpoint, the chat template.
 
-        A ``given`` worker stays open; otherwise one is started, and closed with the stack.
+        A ``given`` worker stays open; otherwise one is started, and closed with the stack. Models of files
+        (sha256) that were ``published`` by killed attempts are no reason to refuse their names.
         """
         log = StageLog(on_event, spec.allow)
         imatrix = None if spec.imatrix is None else load_imatrix(spec.imatrix).to_json()
@@ -304,9 +311,9 @@ class _Making:
         if server is not None:
             stack.callback(server.close)
             if not spec.overwrite:
-                refuse_existing(server, target.all_names())
+                refuse_existing(server, target.all_names(), published)
         if spec.store is not None and not spec.overwrite:
-            StoreFolder(spec.store).refuse_existing(target.all_names())
+            StoreFolder(spec.store).refuse_existing(target.all_names(), own=published)
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
             checkpoint = stack.enter_context(open_model(spec.checkpoint, spec.base, spec.adapters))
             layering = None
