@@ -16,6 +16,8 @@ from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackErro
 
 F = TypeVar("F", bound=Callable[..., Any])
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ENDED = {TERMINATED_EXIT_CODE: "Terminated.", 128 + signal.SIGHUP: "The terminal was closed."}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress, only findings and the result.")
@@ -39,7 +41,9 @@ class ReportingCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors of ours, Ctrl-C and bugs each end it in their own way."""
         as_json = bool(ctx.params.get("as_json"))
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in _ENDING:
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does what it starts
+                signal.signal(number, _end)
         try:
             return super().invoke(ctx)
         except GgufpackError as error:
@@ -49,8 +53,8 @@ class ReportingCommand(click.Command):
             _print_failure("Interrupted.", INTERRUPTED_EXIT_CODE, as_json=as_json)
             ctx.exit(INTERRUPTED_EXIT_CODE)
         except SystemExit as error:
-            if error.code == TERMINATED_EXIT_CODE:
-                _print_failure("Terminated.", TERMINATED_EXIT_CODE, as_json=as_json)
+            if error.code in _ENDED:
+                _print_failure(_ENDED[error.code], error.code, as_json=as_json)
             raise
         except (click.exceptions.Exit, click.ClickException):
             raise
@@ -86,6 +90,7 @@ def _print_failure(sentence: str, exit_code: int, *, as_json: bool) -> None:
     click.echo(sentence, err=True)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds the stack like Ctrl-C, so that temporary files and models go."""
-    sys.exit(TERMINATED_EXIT_CODE)
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """These signals unwind the stack like Ctrl-C, so that temporary files and models go."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    sys.exit(128 + number)

@@ -17,7 +17,8 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from ggufpack.held import held_folder, held_sibling
-with held_folder("x-", Path(sys.argv[1])) as folder, held_sibling(Path(sys.argv[1]) / "final") as (path, file):
+parent = Path(sys.argv[1])
+with held_folder("x-", parent) as folder, held_sibling(parent / "final") as (path, file):
     (folder / "file").write_text("half")
     file.write(b"half")
     file.flush()
