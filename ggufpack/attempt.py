@@ -105,7 +105,7 @@ def attempt_at(final: Path, token: str | None, on_event: EventHandler) -> Iterat
             yield Attempt(own.name[len(prefix) :], own, frozenset(files))
         finally:
             for mark in (*dead, own):
-                _finish(mark, mark.name[len(prefix) :], on_event)
+                _finish(mark, final, mark.name[len(prefix) :], on_event)
 
 
 def _make(folder: Path, prefix: str, locks: contextlib.ExitStack) -> Path:
@@ -118,9 +118,10 @@ def _make(folder: Path, prefix: str, locks: contextlib.ExitStack) -> Path:
             return path
 
 
-def _finish(mark: Path, token: str, on_event: EventHandler) -> None:
-    """Remove what is left on the server, then the file; it stays when that cannot be said now."""
+def _finish(mark: Path, final: Path, token: str, on_event: EventHandler) -> None:
+    """Remove what is left, then the file; it stays when something else has to."""
     try:
+        clean_up(final, token)
         if host := _said(mark, "host"):
             _clean_server(str(host), token)
         mark.unlink(missing_ok=True)
@@ -128,8 +129,8 @@ def _finish(mark: Path, token: str, on_event: EventHandler) -> None:
         reason = error.problem if isinstance(error, GgufpackError) else str(error)
         on_event(
             Note(
-                f"Models {temporary_prefix(token)}… may be left on the server: {reason}."
-                f" The next build of this package removes them, as {mark} says"
+                f"Something may be left of {temporary_prefix(token)}…: {reason.removesuffix('.')}."
+                f" The next build of this package removes it, as {mark} says"
             )
         )
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.errors import UsageError
-from ggufpack.resources import sync
+from ggufpack.errors import DiskSpaceError, UsageError
+from ggufpack.resources import FULL, sync
 
 RECORD_NAME = "ggufpack.json"
 
@@ -33,18 +33,29 @@ class PackageFolder:
     token: str | None = None
 
     def publish(self) -> None:
-        """Put it in its place; an older package there is replaced as a whole."""
-        for path in self.working.iterdir():
-            sync(path)
-        sync(self.working)
-        old = replaced_folder(self.final, self.token)
-        replaces = self.final.exists()
-        if replaces:
-            self.final.rename(old)
-        self.working.rename(self.final)
-        sync(self.final.parent)
-        if replaces:
-            shutil.rmtree(old)
+        """Put it in its place; an older package there is replaced as a whole.
+
+        Raises:
+            UsageError: the disk refuses; the older package stays then.
+            DiskSpaceError: there is no room.
+        """
+        with refusals(self.final):
+            for path in self.working.iterdir():
+                sync(path)
+            sync(self.working)
+            old = replaced_folder(self.final, self.token)
+            replaces = self.final.exists()
+            if replaces:
+                self.final.rename(old)
+            try:
+                self.working.rename(self.final)
+            except OSError:
+                if replaces:
+                    old.rename(self.final)
+                raise
+            sync(self.final.parent)
+            if replaces:
+                shutil.rmtree(old)
 
 
 def check_free(final: Path, *, overwrite: bool) -> None:
@@ -77,6 +88,26 @@ def working_prefix(final: Path, token: str | None = None) -> str:
 def replaced_folder(final: Path, token: str | None = None) -> Path:
     """Where an older package waits while the new one takes its place."""
     return final.with_name(f".{final.name}.old-{token or os.getpid()}")
+
+
+@contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """What the system refuses to write inside the block leaves it as a sentence about ``path``.
+
+    Raises:
+        DiskSpaceError: the disk, or the user's share of it, is full.
+        UsageError: it cannot be written for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskSpaceError(
+                f"There is no room for {path}: {error.strerror}.",
+                action="Make room, or choose another --output.",
+                path=path,
+            ) from error
+        raise _unwritable(path, error) from error
 
 
 @contextlib.contextmanager

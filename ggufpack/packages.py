@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from ggufpack.errors import VendorError
+from ggufpack.errors import UsageError, VendorError
 from ggufpack.held import held_folder
 from ggufpack.spec import EventHandler, Note, ignore_event
 
@@ -148,11 +148,22 @@ def exclusive(target: Path) -> Iterator[None]:
     """Hold this user's lock for ``target`` (a path that need not exist); others wait.
 
     The lock files lie in the cache folder, so that no lock appears beside the target.
+
+    Raises:
+        UsageError: the cache folder cannot be written.
     """
     locks = cache_folder() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]
-    with (locks / key).open("wb") as handle:
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        handle = (locks / key).open("wb")
+    except OSError as error:
+        raise UsageError(
+            f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
+            action="Make room there, or set XDG_CACHE_HOME to another folder.",
+            path=cache_folder(),
+        ) from error
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

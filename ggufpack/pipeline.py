@@ -24,7 +24,7 @@ from ggufpack.layering import LAYER_TYPE, Layering, without_merge
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
-from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
+from ggufpack.package_folder import RECORD_NAME, check_free, package_folder, refusals
 from ggufpack.progress import StageLog
 from ggufpack.proofs import Verification, VerifyLevel
 from ggufpack.proving import Prover, fidelity_check
@@ -214,8 +214,9 @@ def run(
                 None if readings is None else readings.to_json(),
                 making.imatrix,
             )
-            write_record(folder.working / RECORD_NAME, record)
-            write_report(record, folder.working / REPORT_NAME)
+            with refusals(target.folder):
+                write_record(folder.working / RECORD_NAME, record)
+                write_report(record, folder.working / REPORT_NAME)
             if before_publish is not None:
                 before_publish(folder.working)
             attempt.publishes(file.sha256 for file in converted.files)
@@ -407,7 +408,8 @@ class _Making:
             for file in converted.files:
                 modelfile = self.modelfile(file.quantization, converted.projector)
                 path = folder / self.target.modelfile_name(file.quantization)
-                path.write_bytes(self.modelfile_text(modelfile).encode())
+                with refusals(self.target.folder):
+                    path.write_bytes(self.modelfile_text(modelfile).encode())
                 modelfiles[file.quantization] = modelfile
         return modelfiles
 

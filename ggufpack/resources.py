@@ -6,10 +6,14 @@ and an editable install they are beside it.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from ggufpack.held import held_sibling
+
+#: errno of a disk, a quota or a file system that is full
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_data"

@@ -15,9 +15,9 @@ import click
 from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackError, UsageError, WorkerError
 
 F = TypeVar("F", bound=Callable[..., Any])
-TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
-_ENDED = {TERMINATED_EXIT_CODE: "Terminated.", 128 + signal.SIGHUP: "The terminal was closed."}
+_ENDING = {signal.SIGTERM: "Terminated.", signal.SIGHUP: "The terminal was closed."}
+#: exit code of a command that a signal ended, and what it says
+ENDED_BY_SIGNAL = {128 + number: sentence for number, sentence in _ENDING.items()}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress, only findings and the result.")
@@ -53,8 +53,8 @@ class ReportingCommand(click.Command):
             _print_failure("Interrupted.", INTERRUPTED_EXIT_CODE, as_json=as_json)
             ctx.exit(INTERRUPTED_EXIT_CODE)
         except SystemExit as error:
-            if error.code in _ENDED:
-                _print_failure(_ENDED[error.code], error.code, as_json=as_json)
+            if isinstance(error.code, int) and error.code in ENDED_BY_SIGNAL:
+                _print_failure(ENDED_BY_SIGNAL[error.code], error.code, as_json=as_json)
             raise
         except (click.exceptions.Exit, click.ClickException):
             raise

@@ -1,4 +1,4 @@
-"""``python -m tests.faults [CLASS…] [--tries N] [--seed S] [--json]``: the table; exit 1 when it is not all 0."""
+"""``python -m tests.faults [CLASS…] [--tries N] [--seed S] [--json]``: the table. Exit 1: not all 0."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import kills
+from tests.faults.builder import Builder
+from tests.faults.injected import fail_calls
+from tests.faults.preload import Action, Kind, Preload, compiler
 from tests.faults.row import Row
 from tests.faults.scene import SHAPE, Scene
 from tests.support.batch import Harness, training_output
@@ -33,6 +38,18 @@ class Bench:
     def scene(self, name: str, **options: Any) -> Scene:
         """A scene that knows what is right."""
         return Scene(self.scratch / name, **options).learn()
+
+    def builder(self, scene: Scene, preload: Preload) -> None:
+        """One process for all builds of a scene; its own temporary files are out of reach."""
+        temporary = scene.aside / "tmp"
+        temporary.mkdir()
+        environment = {
+            **os.environ,
+            **preload.environment,
+            "TMPDIR": str(temporary),
+            "XDG_CACHE_HOME": str(scene.cache),
+        }
+        scene.builder = self.stack.enter_context(Builder(environment, scene.aside / "log"))
 
 
 @dataclass(frozen=True)
@@ -74,8 +91,59 @@ def _kill_batch(bench: Bench, tries: int) -> Row:
     return row.end()
 
 
+def _failing(
+    name: str,
+    kinds: Kind,
+    error: int,
+    *,
+    action: Action = Action.FAIL_ONCE,
+    where: str = "",
+    options: Mapping[str, Any] | None = None,
+) -> Callable[[Bench, int], Row]:
+    """Calls below ``where`` of a scene fail."""
+
+    def run(bench: Bench, tries: int) -> Row:
+        row = Row(name)
+        if compiler() is None:
+            row.note = "not run: there is no C compiler"
+            return row.end()
+        scene = bench.scene("scene", **(options or {}))
+        preload = Preload(bench.scratch, scene.folder / where)
+        if action is not Action.KILL:
+            bench.builder(scene, preload)
+        return fail_calls(row, scene, preload, kinds, error, tries, bench.random, action=action)
+
+    return run
+
+
+def _reading(bench: Bench, tries: int) -> Row:
+    """EIO in reads of the checkpoint."""
+    row = Row("eio-read")
+    if compiler() is None:
+        row.note = "not run: there is no C compiler"
+        return row.end()
+    scene = bench.scene("scene")
+    preload = Preload(bench.scratch, tiny_checkpoint(SHAPE))
+    bench.builder(scene, preload)
+    return fail_calls(row, scene, preload, Kind.READ | Kind.OPEN, errno.EIO, tries, bench.random)
+
+
+_STORE = {"store": True, "words": ("--verify", "none", "--reuse")}
+
 CLASSES: Mapping[str, FaultClass] = {
     "kill": FaultClass(200, _kill),
     "kill-batch": FaultClass(200, _kill_batch),
+    "kill-in-call": FaultClass(
+        400, _failing("kill-in-call", Kind.all(), 0, action=Action.KILL, options=_STORE)
+    ),
+    "enospc": FaultClass(400, _failing("enospc", Kind.changing(), errno.ENOSPC, options=_STORE)),
+    "full-disk": FaultClass(
+        400, _failing("full-disk", Kind.growing(), errno.ENOSPC, action=Action.FAIL_ON, options=_STORE)
+    ),
+    "eio": FaultClass(400, _failing("eio", Kind.changing(), errno.EIO, options=_STORE)),
+    "edquot": FaultClass(
+        100, _failing("edquot", Kind.growing(), errno.EDQUOT, action=Action.FAIL_ON, where="out")
+    ),
+    "eio-read": FaultClass(400, _reading),
     "interrupt": FaultClass(60, _interrupt),
 }

@@ -47,6 +47,11 @@ class Kind(IntFlag):
         return cls.WRITE | cls.SIZE | cls.CREATE | cls.RENAME | cls.SYNC | cls.LINK | cls.FOLDER | cls.MAP
 
     @classmethod
+    def all(cls) -> Kind:
+        """All that change a disk."""
+        return cls.changing() | cls.REMOVE
+
+    @classmethod
     def growing(cls) -> Kind:
         """Those that a full disk refuses."""
         return cls.WRITE | cls.SIZE | cls.CREATE | cls.LINK | cls.FOLDER | cls.MAP

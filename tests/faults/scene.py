@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from ggufpack.registry import OllamaServer, leftovers
+from tests.faults.builder import Builder
 from tests.faults.row import Row
 from tests.support.batch import command
 from tests.support.checkpoints import tiny_checkpoint
@@ -61,6 +62,7 @@ class Scene:
         good: sha256 of files that may stand under a final name, by file name.
         new: of those of the command itself.
         seconds: that an undisturbed build took.
+        builder: carries the builds out; ``None``: each is a command of its own.
         dirty: whether something was killed since the command last ran to its end.
         replaced: blobs that an undisturbed overwrite leaves in a store, for its server to prune.
     """
@@ -75,10 +77,11 @@ class Scene:
     new: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     dirty: bool = False
+    builder: Builder | None = None
     replaced: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        for path in (self.output, self.temporary, self.cache):
+        for path in (self.output, self.temporary, self.cache, self.aside):
             path.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -98,6 +101,11 @@ class Scene:
         return self.folder / "cache"
 
     @property
+    def aside(self) -> Path:
+        """For what no fault may reach: what the command prints, and the older package."""
+        return self.folder.with_name(f"{self.folder.name}-aside")
+
+    @property
     def models(self) -> Path:
         return self.folder / "store"
 
@@ -113,7 +121,7 @@ class Scene:
 
     def start(self, *more: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Begin it, in a session of its own; its output goes to files."""
-        with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("wb") as err:
+        with (self.aside / "stdout").open("wb") as out, (self.aside / "stderr").open("wb") as err:
             return subprocess.Popen(
                 self.command(*more),
                 stdin=subprocess.DEVNULL,
@@ -136,17 +144,36 @@ class Scene:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             code = process.wait()
-        out, err = ((self.folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+        out, err = ((self.aside / name).read_text(errors="replace") for name in ("stdout", "stderr"))
         return Done(code, out, err, time.monotonic() - started)
 
     def run(self, *more: str, environment: Mapping[str, str] | None = None) -> Done:
-        """From beginning to end."""
+        """From beginning to end; by the builder, where there is one."""
+        if self.builder is not None and not more:
+            return Done(*self.builder.build(self._arguments()))
         started = time.monotonic()
         return self.wait(self.start(*more, environment=environment), started)
 
+    def _arguments(self) -> dict[str, Any]:
+        """The same build, for ``ggufpack.build``."""
+        return {
+            "checkpoint": str(tiny_checkpoint(SHAPE)),
+            "output": str(self.output),
+            "name": NAME,
+            "quantization": "Q8_0",
+            "template": "chatml",
+            "verify": "none",
+            "register": self.server is not None,
+            "host": None if self.server is None else self.server.host,
+            "overwrite": self.overwrite,
+            "store": str(self.models) if self.store else None,
+            "reuse": "--reuse" in self.words,
+            "cache": str(self.cache / "ggufpack" / "tensors"),
+        }
+
     def learn(self) -> Scene:
         """Undisturbed builds say what is right; with ``overwrite`` an older one stays in place."""
-        older = self.folder / "older"
+        older = self.aside / "older"
         if self.overwrite:
             self._good(self.run("--system", "An older one."))
             self._take()
@@ -174,7 +201,7 @@ class Scene:
         """As before the first build: nothing there, or the older package."""
         shutil.rmtree(self.package, ignore_errors=True)
         if self.overwrite:
-            shutil.copytree(self.folder / "older", self.package)
+            shutil.copytree(self.aside / "older", self.package)
             return
         shutil.rmtree(self.models, ignore_errors=True)
         if self.server is not None:
