@@ -48,11 +48,11 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
             action="Make room, or choose another --output.",
         )
     if isinstance(error, OSError) and error.errno in _BROKEN:
-        where = checkpoint if error.filename is None else Path(error.filename)
+        broken = checkpoint if error.filename is None else Path(_shown(error.filename))
         return ConversionError(
-            f"{_shown(where)} cannot be read or written: {error.strerror}.",
+            f"{broken} cannot be read or written: {error.strerror}.",
             action="Check the disk and its connection, then run again.",
-            path=where,
+            path=broken,
         )
     if isinstance(error, NotImplementedError):
         return _not_implemented(text, checkpoint)

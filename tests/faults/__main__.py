@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from pathlib import Path
 import click
 
 from tests.faults.classes import CLASSES, Bench
-from tests.faults.row import HEADINGS, heading
+from tests.faults.row import HEADINGS, Row, heading
 
 
 @click.command()
@@ -23,14 +24,20 @@ from tests.faults.row import HEADINGS, heading
 def main(names: tuple[str, ...], tries: int | None, seed: int, as_json: bool) -> None:
     """Break real builds in many ways, and count what is wrong afterwards."""
     bad = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either ends a class with what it has
     if not as_json:
         click.echo(heading())
     for name in names or tuple(CLASSES):
         one = CLASSES[name]
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-faults-")))
-            bench = Bench(scratch.resolve(), stack, random.Random(seed))
-            row = one.run(bench, one.tries if tries is None else tries)
+            row = Row(name)
+            try:
+                bench = Bench(row, scratch.resolve(), stack, random.Random(seed))
+                one.run(bench, one.tries if tries is None else tries)
+            except KeyboardInterrupt:
+                row.note = f"{row.note} interrupted".strip()
+                row.end()
         bad = bad or row.bad
         click.echo(json.dumps(row.to_json()) if as_json else row.to_text())
         if not as_json:

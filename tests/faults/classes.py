@@ -27,6 +27,7 @@ from tests.support.ollama_server import RunningOllama, running_ollama
 class Bench:
     """What a class works with: a folder, a stack that is left at the end, and random numbers."""
 
+    row: Row
     scratch: Path
     stack: ExitStack
     random: random.Random
@@ -61,7 +62,7 @@ class FaultClass:
 
 
 def _kill(bench: Bench, tries: int) -> Row:
-    row = Row("kill")
+    row = bench.row
     scenes = [
         bench.scene("plain"),
         bench.scene("overwrite", overwrite=True, store=True),
@@ -72,27 +73,28 @@ def _kill(bench: Bench, tries: int) -> Row:
 
 
 def _interrupt(bench: Bench, tries: int) -> Row:
-    row = Row("interrupt")
+    row = bench.row
     scenes = [bench.scene("plain", store=True), bench.scene("register", server=bench.server("register"))]
     return kills.interrupt_builds(row, scenes, tries, bench.random)
 
 
 def _kill_batch(bench: Bench, tries: int) -> Row:
-    row = Row("kill-batch")
+    row = bench.row
     training = training_output(tiny_checkpoint(SHAPE), bench.scratch / "run", [1, 2])
     words = ["--no-register", "--jobs", "2", "--verify", "none", "-q", "Q8_0", "--template", "chatml"]
-    tally = Harness(
-        training, bench.scratch / "work", words, seed=bench.random.randrange(1 << 30), longest=14
-    ).kill(tries)
-    row.tries, row.reruns = tally.kills, tally.batches
-    row.problems["wrong"] += tally.corrupted
-    row.problems["disk"] += tally.leftovers
-    row.problems["rerun"] += [*tally.lost, *tally.redone, *tally.failed]
+    seed = bench.random.randrange(1 << 30)
+    harness = Harness(training, bench.scratch / "work", words, seed=seed, longest=14)
+    tally = harness.tally
+    row.problems.update(wrong=tally.corrupted, disk=tally.leftovers, rerun=tally.failed)
+    while row.tries < tries:  # one batch after the other, each until it is done
+        harness.kill(tally.kills + 1)
+        tally.failed += [*tally.lost, *tally.redone]
+        tally.lost, tally.redone = [], []
+        row.tries, row.reruns = tally.kills, tally.batches
     return row.end()
 
 
 def _failing(
-    name: str,
     kinds: Kind,
     error: int,
     *,
@@ -103,7 +105,7 @@ def _failing(
     """Calls below ``where`` of a scene fail."""
 
     def run(bench: Bench, tries: int) -> Row:
-        row = Row(name)
+        row = bench.row
         if compiler() is None:
             row.note = "not run: there is no C compiler"
             return row.end()
@@ -118,7 +120,7 @@ def _failing(
 
 def _reading(bench: Bench, tries: int) -> Row:
     """EIO in reads of the checkpoint."""
-    row = Row("eio-read")
+    row = bench.row
     if compiler() is None:
         row.note = "not run: there is no C compiler"
         return row.end()
@@ -133,17 +135,13 @@ _STORE = {"store": True, "words": ("--verify", "none", "--reuse")}
 CLASSES: Mapping[str, FaultClass] = {
     "kill": FaultClass(200, _kill),
     "kill-batch": FaultClass(200, _kill_batch),
-    "kill-in-call": FaultClass(
-        400, _failing("kill-in-call", Kind.all(), 0, action=Action.KILL, options=_STORE)
-    ),
-    "enospc": FaultClass(400, _failing("enospc", Kind.changing(), errno.ENOSPC, options=_STORE)),
+    "kill-in-call": FaultClass(400, _failing(Kind.all(), 0, action=Action.KILL, options=_STORE)),
+    "enospc": FaultClass(400, _failing(Kind.changing(), errno.ENOSPC, options=_STORE)),
     "full-disk": FaultClass(
-        400, _failing("full-disk", Kind.growing(), errno.ENOSPC, action=Action.FAIL_ON, options=_STORE)
+        400, _failing(Kind.growing(), errno.ENOSPC, action=Action.FAIL_ON, options=_STORE)
     ),
-    "eio": FaultClass(400, _failing("eio", Kind.changing(), errno.EIO, options=_STORE)),
-    "edquot": FaultClass(
-        100, _failing("edquot", Kind.growing(), errno.EDQUOT, action=Action.FAIL_ON, where="out")
-    ),
+    "eio": FaultClass(400, _failing(Kind.changing(), errno.EIO, options=_STORE)),
+    "edquot": FaultClass(100, _failing(Kind.growing(), errno.EDQUOT, action=Action.FAIL_ON, where="out")),
     "eio-read": FaultClass(400, _reading),
     "interrupt": FaultClass(60, _interrupt),
 }

@@ -51,7 +51,7 @@ def fail_calls(
         seen = preload.seen()
         if not seen.hits:  # there were fewer calls this time
             continue
-        row.tries += 1
+        row.tried()
         said = f"call {call}, {seen.call} of {seen.path.replace(str(scene.folder), '')}"
         before = {kind: len(found) for kind, found in row.problems.items()}
         scene.look(row)

@@ -41,7 +41,7 @@ def _once(row: Row, scene: Scene, kill: object, moment: float) -> None:
         process.wait(moment)
         scene.reset()  # it was faster than measured: no fault
         return
-    row.tries += 1
+    row.tried()
     if kill is _kill_worker:
         hit = _kill_worker(process)
         done = scene.wait(process, started)
@@ -109,7 +109,7 @@ def interrupt_builds(row: Row, scenes: Sequence[Scene], tries: int, random_: ran
                 process.wait(random_.uniform(0, scene.seconds))
                 scene.reset()
                 continue
-            row.tries += 1
+            row.tried()
             process.send_signal(number)
             done = scene.wait(process, started)
             # before the command's first line runs, the signal does what it does to any program

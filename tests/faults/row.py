@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,14 @@ class Row:
     note: str = ""
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+
+    def tried(self) -> None:
+        """Count a fault, and tell now and then."""
+        self.tries += 1
+        if self.tries % 10 == 0:
+            bad = sum(map(len, self.problems.values()))
+            sys.stderr.write(f"{self.name}: {self.tries} tries, {bad} problems\n")
+            sys.stderr.flush()
 
     def add(self, kind: str, problem: str | None) -> None:
         """Count a problem; ``None`` is none."""

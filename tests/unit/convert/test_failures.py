@@ -48,7 +48,15 @@ def missing(name: str) -> FileNotFoundError:
 @pytest.mark.parametrize(
     ("error", "expected", "path", "key", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), DiskSpaceError, None, None, "full"),
+        (OSError(errno.ENOSPC, "No space left on device"), DiskSpaceError, None, None, "no room"),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/out/.x.gguf.tmp-12"),
+            *(DiskSpaceError, None, None, "no room for /out/x.gguf: Disk quota exceeded"),
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "/out/.x.gguf.tmp-12"),
+            *(ConversionError, Path("/out/x.gguf"), None, "/out/x.gguf cannot be read or written"),
+        ),
         (
             NotImplementedError("BPE pre-tokenizer was not recognized - update get_vocab_base_pre()"),
             *(TokenizerConversionError, FOLDER / "tokenizer.json", "pre_tokenizer", "does not know"),
