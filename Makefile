@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format bench constraints clean
+.PHONY: demo test lint format bench faults constraints clean
 
 # uv unpacks torch in seconds; compiled files make each later start seconds shorter
 $(READY): pyproject.toml constraints.txt setup.py Makefile $(wildcard ggufpack/quantize/native/*.[ch])
@@ -39,6 +39,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.ollama_create
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.kernels
+
+faults: $(READY)
+	$(BIN)/python -m tests.support.ollama_build
+	$(BIN)/python -m tests.faults
 
 # names and versions only: no addresses, no hashes of one index; for every Python from 3.10 on
 constraints: $(READY)
