@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,11 +15,14 @@ from typing import Any
 
 from tests.faults import kills
 from tests.faults.builder import Builder
-from tests.faults.injected import fail_calls
+from tests.faults.commands import kill_commands
+from tests.faults.injected import count_calls, fail_calls
+from tests.faults.places import odd_places
 from tests.faults.preload import Action, Kind, Preload, compiler
 from tests.faults.row import Row
-from tests.faults.scene import SHAPE, Scene
-from tests.support.batch import Harness, training_output
+from tests.faults.scene import NAME, SHAPE, Scene
+from tests.faults.servers import Breakable, break_server
+from tests.support.batch import Harness, command, training_output
 from tests.support.checkpoints import tiny_checkpoint
 from tests.support.ollama_build import find_ollama
 from tests.support.ollama_server import RunningOllama, running_ollama
@@ -130,6 +135,58 @@ def _reading(bench: Bench, tries: int) -> Row:
     return fail_calls(row, scene, preload, Kind.READ | Kind.OPEN, errno.EIO, tries, bench.random)
 
 
+def _server(verify: str, begins: float) -> Callable[[Bench, int], Row]:
+    def run(bench: Bench, tries: int) -> Row:
+        server = Breakable(find_ollama(), bench.scratch / "ollama")
+        bench.stack.callback(server.kill)
+        words = ("--verify", verify)
+        scene = bench.scene("scene", server=server.seen(), words=words)
+        return break_server(bench.row, scene, server, tries, bench.random, begins)
+
+    return run
+
+
+def _places(bench: Bench, _tries: int) -> Row:
+    return odd_places(bench.row, bench.scene("scene", store=True, words=("--verify", "none", "--reuse")))
+
+
+def _clock(bench: Bench, tries: int) -> Row:
+    """The wall clock jumps by a day, forwards and back, in the middle of builds that share a cache."""
+    row, scene = bench.row, bench.scene("scene", **_STORE)
+    preload = Preload(bench.scratch, scene.folder)
+    calls = count_calls(scene, preload, Kind.all())
+    for number in range(tries):
+        row.tried()
+        day = 86400 if number % 2 else -86400
+        preload.arm(0, Action.COUNT, Kind.all(), clock=(bench.random.randint(1, calls), day))
+        done = scene.run(environment=preload.environment)
+        row.add("rerun", None if done.code == 0 and scene._is_new() else f"code {done.code}: {done.err}")
+        scene.look(row)
+        scene.settled(row)
+        scene.reset()
+    return row.end()
+
+
+def _commands(bench: Bench, tries: int) -> Row:
+    scene = bench.scene("scene", store=True)
+    package = bench.scratch / "package" / NAME
+    scene.run()
+    shutil.copytree(scene.package, package)
+    store = shutil.copytree(scene.models, bench.scratch / "models")
+    archive = bench.scratch / "models.tar"
+    subprocess.run(command("store", "export", "--store", store, "--output", archive), check=True)
+    kinds: list[Callable[[Path], list[str | Path]]] = [
+        lambda folder: ["store", "add", package, "--store", folder / "models"],
+        lambda folder: ["store", "export", "--store", store, "--output", folder / "models.tar"],
+        lambda folder: ["store", "import", archive, "--store", folder / "models"],
+        lambda folder: [
+            *("publish", package, "--to", "hf:me/tiny", "--dry-run"),
+            *("--output", folder / "repository"),
+        ],
+    ]
+    return kill_commands(bench.row, kinds, bench.scratch, tries, bench.random)
+
+
 _STORE = {"store": True, "words": ("--verify", "none", "--reuse")}
 
 CLASSES: Mapping[str, FaultClass] = {
@@ -143,5 +200,10 @@ CLASSES: Mapping[str, FaultClass] = {
     "eio": FaultClass(400, _failing(Kind.changing(), errno.EIO, options=_STORE)),
     "edquot": FaultClass(100, _failing(Kind.growing(), errno.EDQUOT, action=Action.FAIL_ON, where="out")),
     "eio-read": FaultClass(400, _reading),
+    "commands": FaultClass(200, _commands),
+    "places": FaultClass(1, _places),
+    "clock": FaultClass(20, _clock),
+    "server": FaultClass(50, _server("none", 0.4)),
+    "server-smoke": FaultClass(20, _server("smoke", 0.4)),
     "interrupt": FaultClass(60, _interrupt),
 }
