@@ -60,7 +60,7 @@ class OutputFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             with self._named():
-                _reserve(self._descriptor, size)
+                reserve(self._descriptor, size)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -114,7 +114,12 @@ class OutputFile:
         os.close(self._descriptor)
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def reserve(descriptor: int, size: int) -> None:
+    """Make a file this long, with its blocks where the file system can do that.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
     if size and hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)
