@@ -124,7 +124,9 @@ def _finish(mark: Path, final: Path, token: str, on_event: EventHandler) -> None
         clean_up(final, token)
         if host := _said(mark, "host"):
             _clean_server(str(host), token)
-        mark.unlink(missing_ok=True)
+        mark.unlink()
+    except FileNotFoundError:  # somebody has removed the whole folder
+        return
     except (GgufpackError, OSError) as error:
         reason = error.problem if isinstance(error, GgufpackError) else str(error)
         on_event(

@@ -47,7 +47,7 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
             f"There is no room for {where}: {error.strerror}.",
             action="Make room, or choose another --output.",
         )
-    if isinstance(error, OSError) and error.errno in _BROKEN:
+    if isinstance(error, OSError) and (error.errno in _BROKEN or _is_elsewhere(error, checkpoint)):
         broken = checkpoint if error.filename is None else Path(_shown(error.filename))
         return ConversionError(
             f"{broken} cannot be read or written: {error.strerror}.",
@@ -94,6 +94,12 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
         action="Its log is above this line (with --json: in error.log).",
         path=checkpoint,
     )
+
+
+def _is_elsewhere(error: OSError, checkpoint: Path) -> bool:
+    """Whether it is about a file that is none of the checkpoint's."""
+    named = error.filename
+    return isinstance(named, (str, Path)) and not Path(named).is_relative_to(checkpoint)
 
 
 def _shown(path: Path | str) -> str:

@@ -85,7 +85,7 @@ def _check_end(row: Row, done: Done, *, hit: bool) -> None:
 def wrong_message(done: Done, words: Iterable[str] = ()) -> str | None:
     """What is wrong with how a command failed: it must say so in a sentence, and what to do."""
     problem, action = str(done.error.get("problem")), done.error.get("action")
-    if "Traceback" in done.err or done.code == 1 or not done.error:
+    if done.code == 1 or not done.error:
         return f"code {done.code}: {done.err[-2500:]}{done.out[-500:]}"
     if done.error.get("exit_code") != done.code:
         return f"code {done.code}, and {done.error.get('exit_code')} in JSON"

@@ -88,6 +88,8 @@ def _try(row: Row, scene: Scene, what: str, expected: Callable[[Done], bool]) ->
         row.add("message", None if (said := wrong_message(done)) is None else f"{what}: {said}")
     scene.look(row)
     scene.settled(row)
+    scene.dirty = False
+    shutil.rmtree(scene.models, ignore_errors=True)
     shutil.rmtree(scene.package, ignore_errors=True)
 
 

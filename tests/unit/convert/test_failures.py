@@ -54,6 +54,10 @@ def missing(name: str) -> FileNotFoundError:
             *(DiskSpaceError, None, None, "no room for /out/x.gguf: Disk quota exceeded"),
         ),
         (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "/out"),
+            *(ConversionError, Path("/out"), None, "/out cannot be read or written: No such file"),
+        ),
+        (
             OSError(errno.EIO, "Input/output error", "/out/.x.gguf.tmp-12"),
             *(ConversionError, Path("/out/x.gguf"), None, "/out/x.gguf cannot be read or written"),
         ),
