@@ -291,8 +291,8 @@ class Scene:
             *(self.models / "manifests").glob(".*"),
         ]
 
-    def _processes(self, seconds: float = 10.0) -> str | None:
-        """Processes of this scene that still run."""
+    def _processes(self, seconds: float = 60.0) -> str | None:
+        """Processes of this scene that still run: a worker whose imports were under way ends after them."""
         end = time.monotonic() + seconds
         while True:
             mine = [

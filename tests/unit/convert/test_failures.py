@@ -101,7 +101,7 @@ def missing(name: str) -> FileNotFoundError:
         (missing("model.safetensors"), ConversionError, FOLDER, None, "FileNotFoundError"),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "/elsewhere/x"),
-            *(ConversionError, FOLDER, None, "/elsewhere/x"),
+            *(ConversionError, Path("/elsewhere/x"), None, "/elsewhere/x cannot be read or written"),
         ),
         (KeyError("rms_norm_eps"), ConversionError, CONFIG, "rms_norm_eps", "needs the key rms_norm_eps."),
         (
