@@ -44,7 +44,11 @@ def kill_commands(
             row.tried()
             preload.arm(call, Action.KILL, Kind.all())
             _run(words(folder), scratch, preload)
-            whole = {name: digest for name, digest in tree_of(folder).items() if not _is_unfinished(name)}
+            whole = {
+                name: digest
+                for name, digest in tree_of(folder).items()
+                if digest and not _is_unfinished(name)
+            }
             wrong = [name for name, digest in whole.items() if wanted.get(name) != digest]
             row.add("wrong", f"call {call}: {wrong}" if wrong else None)
             again = _run(words(folder), scratch, None)
@@ -71,8 +75,8 @@ def tree_of(folder: Path) -> Tree:
 
 
 def _is_unfinished(name: str) -> bool:
-    """A temporary name, or a folder in which something was going to be."""
-    return any(part.startswith(".") for part in Path(name).parts) or "partial" in name or "." not in name
+    """A temporary name."""
+    return any(part.startswith(".") for part in Path(name).parts) or name.endswith("-partial")
 
 
 def _run(
