@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 
-.PHONY: demo test lint format bench fuzz audit constraints clean
+.PHONY: demo test lint format bench fuzz faults audit constraints clean
 
 # uv unpacks torch in seconds; compiled files make each later start seconds shorter
 $(READY): pyproject.toml constraints.txt setup.py Makefile $(wildcard ggufpack/quantize/native/*.[ch])
@@ -50,6 +50,11 @@ audit: $(READY)
 fuzz: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+# an hour: real builds are killed, their disk filled, their server stopped
+faults: $(READY)
+	$(BIN)/python -m tests.support.ollama_build
+	$(BIN)/python -m tests.faults
 
 # names and versions only: no addresses, no hashes of one index; for every Python from 3.10 on
 constraints: $(READY)

@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 from ggufpack import errors
 from ggufpack.errors import GgufpackError, VerificationError
+from ggufpack.held import held_folder
 
 OnProgress = Callable[[int, int, str], None]
 KILL_SECONDS = 5.0
@@ -91,15 +91,27 @@ class Child:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start the process, unless it runs; its imports take seconds in which the caller has other work."""
+        """Start the process, unless it runs; its imports take seconds in which the caller has other work.
+
+        Raises:
+            GgufpackError: ``error``: there is no room for temporary files.
+        """
         if self._process is not None:
             return
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ggufpack-worker-")))
-        self._log = folder / "log"
-        cwd = folder / "cwd"
-        cwd.mkdir()
+        try:
+            folder = self._stack.enter_context(held_folder("ggufpack-worker-"))
+            self._log = folder / "log"
+            cwd = folder / "cwd"
+            cwd.mkdir()
+            log = self._stack.enter_context(self._log.open("wb"))
+        except OSError as error:
+            self._stack.close()
+            raise self._error_class(
+                f"Temporary files of the {self._what} cannot be written: {error.strerror or error}"
+                f" ({error.filename}).",
+                action="Make room there, or set TMPDIR to another folder.",
+            ) from error
         read, write = os.pipe()
-        log = self._stack.enter_context(self._log.open("wb"))
         self._process = subprocess.Popen(
             [*self._command, str(write), *self._arguments],
             stdin=subprocess.PIPE,
@@ -187,6 +199,12 @@ class Child:
             error = self._error_class(
                 f"The {self._what} was killed, most likely because memory ran out.",
                 action="Close other programs, or use a machine with more memory.",
+            )
+        elif code == -signal.SIGBUS:  # how the system says it of a file that is mapped into memory
+            error = self._error_class(
+                f"The {self._what} lost a file while it used it: one that it read became shorter, or the disk"
+                " failed or is full.",
+                action="Convert a checkpoint that nothing writes any more, and check the disk.",
             )
         else:
             error = self._error_class(

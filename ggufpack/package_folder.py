@@ -8,12 +8,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufpack.errors import UsageError
-from ggufpack.resources import sync
+from ggufpack.errors import DiskSpaceError, UsageError
+from ggufpack.resources import FULL, sync
 
 RECORD_NAME = "ggufpack.json"
 _NO_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -45,24 +46,38 @@ class PackageFolder:
             yield
 
     def publish(self) -> None:
-        """Put it in its place, in its ``turn``; an older package there is replaced as a whole."""
-        for path in self.working.iterdir():
-            sync(path)
-        sync(self.working)
-        old = replaced_folder(self.final, self.token)
-        replaces = self.final.exists()
-        if replaces:
-            self.final.rename(old)
-        self.working.rename(self.final)
-        sync(self.final.parent)
-        if replaces:
-            shutil.rmtree(old)
+        """Put it in its place, in its ``turn``; an older package there is replaced as a whole.
+
+        Raises:
+            UsageError: the disk refuses; the older package stays then.
+            DiskSpaceError: there is no room.
+        """
+        with refusals(self.final):
+            for path in self.working.iterdir():
+                sync(path)
+            sync(self.working)
+            old = replaced_folder(self.final, self.token)
+            replaces = self.final.exists()
+            if replaces:
+                self.final.rename(old)
+            try:
+                self.working.rename(self.final)
+            except OSError:
+                if replaces:
+                    old.rename(self.final)
+                raise
+            sync(self.final.parent)
+            if replaces:
+                shutil.rmtree(old)
 
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which is the folder itself: no file is left, and any user may take it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -108,6 +123,46 @@ def replaced_folder(final: Path, token: str | None = None) -> Path:
 
 
 @contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """What the system refuses to write inside the block leaves it as a sentence about ``path``.
+
+    Raises:
+        DiskSpaceError: the disk, or the user's share of it, is full.
+        UsageError: it cannot be written for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskSpaceError(
+                f"There is no room for {path}: {error.strerror}.",
+                action="Make room, or choose another --output.",
+                path=path,
+            ) from error
+        raise _unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def parent_folder(final: Path) -> Iterator[None]:
+    """Make the folders above a package; at the end those go that were made and are still empty.
+
+    Raises:
+        UsageError: they cannot be made.
+    """
+    missing = [folder for folder in final.parents if not folder.exists()]
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(final.parent, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # somebody else uses it
+            for folder in missing:
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFolder]:
     """A folder to fill; whatever was not published is removed at the end, on errors as well.
 
@@ -116,28 +171,69 @@ def package_folder(final: Path, token: str | None = None) -> Iterator[PackageFol
     Raises:
         UsageError: the folder above cannot be made.
     """
-    made = not final.parent.exists()
-    try:
+    with parent_folder(final):
         working = _make_working(final, token)
-    except OSError as error:
-        raise UsageError(
-            f"{final.parent} cannot be written: {error.strerror or error}.",
-            action="Choose another --output.",
-            path=final.parent,
-        ) from error
-    working.chmod(0o755)
-    try:
-        yield PackageFolder(final, working, token)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-        if made:
-            # it was made for this package; it stays when that, or another build's, is in it
-            with contextlib.suppress(OSError):
-                final.parent.rmdir()
+        try:
+            working.chmod(0o755)
+            yield PackageFolder(final, working, token)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
 
 
 def _make_working(final: Path, token: str | None) -> Path:
-    while True:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # a build that failed has just removed it
-            return Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
+    try:
+        while True:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # a build that failed has just removed it
+                return Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
+    except OSError as error:
+        raise _unwritable(final.parent, error) from error
+
+
+def clean_up(final: Path, token: str) -> None:
+    """Remove what a killed build left there; a package that it had moved aside is put back.
+
+    Raises:
+        UsageError: it cannot be removed.
+    """
+    old = replaced_folder(final, token)
+    if old.is_dir():
+        if final.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(final)
+    if final.parent.is_dir():
+        prefix = working_prefix(final, token)
+        for path in [path for path in final.parent.iterdir() if path.name.startswith(prefix)]:
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """A builder that is just being ended may still write into it. Probes of a cluster's driver are files."""
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        return
+    for last in (*[False] * 50, True):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if last or error.errno != errno.ENOTEMPTY:
+                raise UsageError(
+                    f"{folder}, which a killed build left, cannot be removed: {error.strerror or error}.",
+                    action="Remove it, and run again.",
+                    path=folder,
+                ) from error
+        else:
+            return
+        time.sleep(0.1)
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{folder} cannot be written: {error.strerror or error}.",
+        action="Choose another --output.",
+        path=folder,
+    )

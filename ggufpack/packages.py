@@ -12,7 +12,6 @@ import hashlib
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from ggufpack.errors import VendorError
+from ggufpack.errors import UsageError, VendorError
+from ggufpack.held import held_folder
 from ggufpack.spec import EventHandler, Note, ignore_event
 
 # not an import statement: a type checker would want both modules
@@ -110,8 +110,8 @@ def download(
             found.unlink()  # cut short or damaged: fetch it again
         on_event(Note(f"Fetching {name} {version} ({kind}) with pip"))
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp", dir=folder) as scratch:
-            fetched = _pip_download(f"{name}=={version}", kind, Path(scratch), sha256=sha256)
+        with held_folder(".tmp", folder) as scratch:
+            fetched = _pip_download(f"{name}=={version}", kind, scratch, sha256=sha256)
             actual = sha256_of(fetched)
             if actual != sha256:
                 raise VendorError(
@@ -148,6 +148,9 @@ def exclusive(target: Path) -> Iterator[None]:
     """Hold this user's lock for ``target`` (a path that need not exist); others wait.
 
     The lock files lie in the cache folder, so that no lock appears beside the target.
+
+    Raises:
+        UsageError: the cache folder cannot be written.
     """
     with exclusive_name(str(target.absolute())):
         yield
@@ -157,9 +160,17 @@ def exclusive(target: Path) -> Iterator[None]:
 def exclusive_name(name: str) -> Iterator[None]:
     """As ``exclusive``, for what is no path."""
     locks = cache_folder() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(name.encode()).hexdigest()[:32]
-    with (locks / key).open("wb") as handle:
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        handle = (locks / key).open("wb")
+    except OSError as error:
+        raise UsageError(
+            f"The cache folder {cache_folder()} cannot be written: {error.strerror or error}.",
+            action="Make room there, or set XDG_CACHE_HOME to another folder.",
+            path=cache_folder(),
+        ) from error
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufpack import tensor_cache, vendoring
+from ggufpack.attempt import attempt_at
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.checkpoint.adapted import open_model
@@ -23,7 +24,7 @@ from ggufpack.layering import LAYER_TYPE, Layering, without_merge
 from ggufpack.modelfile.assemble import assemble, for_text
 from ggufpack.modelfile.model import Modelfile
 from ggufpack.modelfile.render import render
-from ggufpack.package_folder import RECORD_NAME, check_free, package_folder
+from ggufpack.package_folder import RECORD_NAME, check_free, package_folder, refusals
 from ggufpack.packages import sha256_of
 from ggufpack.progress import StageLog
 from ggufpack.proofs import Verification, VerifyLevel
@@ -177,10 +178,13 @@ def run(
     ``before_publish`` gets the folder with the whole package, before anything has a final name.
     """
     target = target_of(spec)
-    check_free(target.folder, overwrite=spec.overwrite)
     with contextlib.ExitStack() as stack:
-        making = _Making.begin(spec, target, on_event, stack, worker)
-        folder = stack.enter_context(package_folder(target.folder, spec.token))
+        attempt = stack.enter_context(attempt_at(target.folder, spec.token, on_event))
+        check_free(target.folder, overwrite=spec.overwrite)
+        named = replace(spec, token=attempt.token)
+        making = _Making.begin(named, target, on_event, stack, worker, attempt.own)
+        attempt.registers_at(making.server)
+        folder = stack.enter_context(package_folder(target.folder, attempt.token))
         converted = making.convert(folder.working)
         modelfiles = making.write_modelfiles(converted, folder.working)
         proven = making.prove(converted, modelfiles)
@@ -212,14 +216,16 @@ def run(
                 None if readings is None else readings.to_json(),
                 making.imatrix,
             )
-            write_record(folder.working / RECORD_NAME, record)
-            write_report(record, folder.working / REPORT_NAME)
+            with refusals(target.folder):
+                write_record(folder.working / RECORD_NAME, record)
+                write_report(record, folder.working / REPORT_NAME)
             if before_publish is not None:
                 before_publish(folder.working)
             with folder.turn(overwrite=spec.overwrite):
+                attempt.publishes(file.sha256 for file in converted.files)
                 for file in publishable:
                     if file.staged is not None:
-                        file.staged.publish(file.names, overwrite=spec.overwrite)
+                        file.staged.publish(file.names, overwrite=spec.overwrite, own=attempt.own)
                 if storing is not None:
                     storing.publish(overwrite=spec.overwrite)
                 folder.publish()
@@ -296,10 +302,12 @@ class _Making:
         on_event: EventHandler,
         stack: contextlib.ExitStack,
         given: Worker | None = None,
+        published: Collection[str] = (),
     ) -> _Making:
         """Everything that can fail early: the matrix, the server, the checkpoint, the chat template.
 
-        A ``given`` worker stays open; otherwise one is started, and closed with the stack.
+        A ``given`` worker stays open; otherwise one is started, and closed with the stack. Models of files
+        (sha256) that were ``published`` by killed attempts are no reason to refuse their names.
         """
         log = StageLog(on_event, spec.allow)
         imatrix = None if spec.imatrix is None else load_imatrix(spec.imatrix).to_json()
@@ -307,9 +315,9 @@ class _Making:
         if server is not None:
             stack.callback(server.close)
             if not spec.overwrite:
-                refuse_existing(server, target.all_names())
+                refuse_existing(server, target.all_names(), published)
         if spec.store is not None and not spec.overwrite:
-            StoreFolder(spec.store).refuse_existing(target.all_names())
+            StoreFolder(spec.store).refuse_existing(target.all_names(), own=published)
         with log.stage(Stage.CHECKPOINT, "Reading the checkpoint"):
             checkpoint = stack.enter_context(open_model(spec.checkpoint, spec.base, spec.adapters))
             layering = None
@@ -403,7 +411,8 @@ class _Making:
             for file in converted.files:
                 modelfile = self.modelfile(file.quantization, converted.projector)
                 path = folder / self.target.modelfile_name(file.quantization)
-                path.write_bytes(self.modelfile_text(modelfile).encode())
+                with refusals(self.target.folder):
+                    path.write_bytes(self.modelfile_text(modelfile).encode())
                 modelfiles[file.quantization] = modelfile
         return modelfiles
 

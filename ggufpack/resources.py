@@ -6,8 +6,14 @@ and an editable install they are beside it.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+from ggufpack.held import held_sibling
+
+#: errno of a disk, a quota or a file system that is full
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_data"
@@ -43,10 +49,9 @@ def write_new(path: Path, content: bytes) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is whole under its name at every moment; one that is there is replaced."""
-    scratch = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        write_new(scratch, text.encode())
+    with held_sibling(path) as (scratch, file):
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
         scratch.replace(path)
         sync(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)

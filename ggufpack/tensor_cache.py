@@ -10,6 +10,7 @@ entry's modification time is when it was made, its access time when it was last 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -176,14 +177,16 @@ class TensorCache:
             out = buffer(max(0, status.st_size - DIGEST_BYTES))
             whole = _read_entry(descriptor, key, out)
             if whole:
-                os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
+                with contextlib.suppress(OSError):  # a cache that may only be read
+                    os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
         except OSError:
             whole = False
         finally:
             os.close(descriptor)
         if whole:
             return out
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is found damaged every time
+            path.unlink(missing_ok=True)
         with self._lock:
             self.damaged += 1
         return None
@@ -206,7 +209,8 @@ class TensorCache:
             _write_entry(scratch, blake3(view, key=key).digest(), view)
             scratch.replace(path)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
             self._refuse(error.strerror or type(error).__name__)
             return 0
         return size

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ggufpack import package_folder
 from ggufpack.batch import storage, transfer
 from ggufpack.batch.urls import shown, url_of
-from ggufpack.errors import ModelExistsError, ServerUnreachableError, UsageError
-from ggufpack.package_folder import RECORD_NAME, replaced_folder, working_prefix
+from ggufpack.errors import ModelExistsError, ServerUnreachableError
+from ggufpack.package_folder import RECORD_NAME
 from ggufpack.package_folder import check_free as check_free_folder
 from ggufpack.packages import sha256_of
 from ggufpack.registry import OllamaServer, leftovers
@@ -153,39 +151,7 @@ def clean_up(final: Path, token: str) -> None:
     if url is not None:
         transfer.clean_up(url, token)
         return
-    old = replaced_folder(final, token)
-    if old.is_dir():
-        if final.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(final)
-    if final.parent.is_dir():
-        prefix = working_prefix(final, token)
-        for path in [path for path in final.parent.iterdir() if path.name.startswith(prefix)]:
-            _remove(path)
-
-
-def _remove(folder: Path) -> None:
-    """A builder that is just being ended may still write into it. Probes of a cluster's driver are files."""
-    if not folder.is_dir():
-        folder.unlink(missing_ok=True)
-        return
-    for last in (*[False] * 50, True):
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            if not folder.exists():
-                return
-        except OSError as error:
-            if last or error.errno != errno.ENOTEMPTY:
-                raise UsageError(
-                    f"{folder}, which a killed build left, cannot be removed: {error.strerror or error}.",
-                    action="Remove it, and run again.",
-                    path=folder,
-                ) from error
-        else:
-            return
-        time.sleep(0.1)
+    package_folder.clean_up(final, token)
 
 
 def clean_up_server(server: OllamaServer, token: str) -> set[str]:

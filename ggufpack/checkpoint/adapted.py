@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from ggufpack.checkpoint.merge import Merge
 from ggufpack.checkpoint.merge_plan import HEAD, BaseModel, plan_merge
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
 from ggufpack.errors import GgufpackError
+from ggufpack.held import held_folder
 from ggufpack.spec import AdapterSpec, Finding
 
 _VOCABULARY, _TIED = "vocab_size", "tie_word_embeddings"
@@ -55,9 +55,9 @@ def open_model(
     if not sources.adapters:
         yield open_checkpoint(checkpoint)
         return
-    with tempfile.TemporaryDirectory(prefix="ggufpack-adapted-") as scratch:
+    with held_folder("ggufpack-adapted-") as scratch:
         # its name is the model's: the converter writes it down
-        folder = Path(scratch) / checkpoint.resolve().name
+        folder = scratch / checkpoint.resolve().name
         folder.mkdir()
         try:
             yield _adapted(sources, folder)

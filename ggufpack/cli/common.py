@@ -16,7 +16,9 @@ from ggufpack.cli.terminal import echo
 from ggufpack.errors import INTERRUPTED_EXIT_CODE, ConversionError, GgufpackError, UsageError, WorkerError
 
 F = TypeVar("F", bound=Callable[..., Any])
-TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
+_ENDING = {signal.SIGTERM: "Terminated.", signal.SIGHUP: "The terminal was closed."}
+#: exit code of a command that a signal ended, and what it says
+ENDED_BY_SIGNAL = {128 + number: sentence for number, sentence in _ENDING.items()}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress, only findings and the result.")
@@ -40,7 +42,9 @@ class ReportingCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors of ours, Ctrl-C and bugs each end it in their own way."""
         as_json = bool(ctx.params.get("as_json"))
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in _ENDING:
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does what it starts
+                signal.signal(number, _end)
         try:
             return super().invoke(ctx)
         except GgufpackError as error:
@@ -50,8 +54,8 @@ class ReportingCommand(click.Command):
             _print_failure("Interrupted.", INTERRUPTED_EXIT_CODE, as_json=as_json)
             ctx.exit(INTERRUPTED_EXIT_CODE)
         except SystemExit as error:
-            if error.code == TERMINATED_EXIT_CODE:
-                _print_failure("Terminated.", TERMINATED_EXIT_CODE, as_json=as_json)
+            if isinstance(error.code, int) and error.code in ENDED_BY_SIGNAL:
+                _print_failure(ENDED_BY_SIGNAL[error.code], error.code, as_json=as_json)
             raise
         except (click.exceptions.Exit, click.ClickException):
             raise
@@ -86,6 +90,7 @@ def _print_failure(sentence: str, exit_code: int, *, as_json: bool) -> None:
     echo(sentence, err=True)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds the stack like Ctrl-C, so that temporary files and models go."""
-    sys.exit(TERMINATED_EXIT_CODE)
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """These signals unwind the stack like Ctrl-C, so that temporary files and models go."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    sys.exit(128 + number)

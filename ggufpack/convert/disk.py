@@ -7,7 +7,8 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,17 +59,27 @@ class OutputFile:
         self._digest = hashlib.sha256()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            _reserve(self._descriptor, size)
+            with self._named():
+                reserve(self._descriptor, size)
         except BaseException:
             os.close(self._descriptor)
             raise
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A descriptor's errors do not say which file it is."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def append(self, data: Any) -> None:
         """Write bytes (any contiguous buffer) at the end."""
         view = memoryview(data).cast("B")
         self._digest.update(view)
         while view:
-            count = os.write(self._descriptor, view)
+            with self._named():
+                count = os.write(self._descriptor, view)
             view = view[count:]
             self.position += count
         if self.position - self._written_back >= WRITEBACK_BYTES:
@@ -94,7 +105,8 @@ class OutputFile:
         """
         if self.position != self.size:
             raise ConversionError(f"{self.path.name} has {self.position} bytes, not {self.size}.")
-        os.fsync(self._descriptor)
+        with self._named():
+            os.fsync(self._descriptor)
         return self._digest.hexdigest()
 
     def close(self) -> None:
@@ -102,7 +114,12 @@ class OutputFile:
         os.close(self._descriptor)
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def reserve(descriptor: int, size: int) -> None:
+    """Make a file this long, with its blocks where the file system can do that.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
     if size and hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)

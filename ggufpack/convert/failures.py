@@ -6,6 +6,7 @@ is the one place that reads them. Messages are those of llama.cpp b11434 (conver
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from pathlib import Path
@@ -19,8 +20,10 @@ from ggufpack.errors import (
     UnsupportedArchitectureError,
     UnsupportedWeightsError,
 )
+from ggufpack.resources import FULL
 
-_ENOSPC = 28
+# the disk's or the network file system's, not the checkpoint's
+_BROKEN = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EACCES, errno.EPERM})
 
 
 def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
@@ -38,8 +41,19 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
     text = str(error)
     frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     in_vocabulary = any("vocab" in name for name in frames)
-    if isinstance(error, OSError) and error.errno == _ENOSPC:
-        return DiskSpaceError("The disk is full.", action="Make room, or choose another --output.")
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = "the files" if error.filename is None else _shown(error.filename)
+        return DiskSpaceError(
+            f"There is no room for {where}: {error.strerror}.",
+            action="Make room, or choose another --output.",
+        )
+    if isinstance(error, OSError) and (error.errno in _BROKEN or _is_elsewhere(error, checkpoint)):
+        broken = checkpoint if error.filename is None else Path(_shown(error.filename))
+        return ConversionError(
+            f"{broken} cannot be read or written: {error.strerror}.",
+            action="Check the disk and its connection, then run again.",
+            path=broken,
+        )
     if isinstance(error, NotImplementedError):
         return _not_implemented(text, checkpoint)
     if isinstance(error, AssertionError) and in_vocabulary:
@@ -80,6 +94,18 @@ def explain(error: BaseException, checkpoint: Path) -> GgufpackError:
         action="Its log is above this line (with --json: in error.log).",
         path=checkpoint,
     )
+
+
+def _is_elsewhere(error: OSError, checkpoint: Path) -> bool:
+    """Whether it is about a file that is none of the checkpoint's."""
+    named = error.filename
+    return isinstance(named, (str, Path)) and not Path(named).is_relative_to(checkpoint)
+
+
+def _shown(path: Path | str) -> str:
+    """A file that is being written, under the name that it was to get."""
+    name = re.sub(r"^\.(.+)\.tmp-\d+$", r"\1", Path(path).name)
+    return str(Path(path).with_name(name))
 
 
 def _missing_file(error: BaseException, text: str, checkpoint: Path) -> Path | None:

@@ -13,7 +13,6 @@ import logging
 import os
 import runpy
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from ggufpack.convert.protocol import Job
 from ggufpack.convert.sink import Written
 from ggufpack.errors import AdapterError
 from ggufpack.gguf_header import GgufHeader, read_gguf_header
+from ggufpack.held import held_folder
 from ggufpack.packages import sha256_of
 
 SCRIPT = "convert_lora_to_gguf.py"
@@ -48,10 +48,10 @@ def write_adapter(vendor: Path, job: Job, data: Mapping[str, Any]) -> Written:
     """
     layer = AdapterLayer.from_json(data)
     ((quantization, path),) = job.outputs
-    with tempfile.TemporaryDirectory(prefix="ggufpack-lora-") as scratch:
-        adapter = _adapter_folder(layer, Path(scratch))
-        base = _base_folder(job, Path(scratch))
-        written = Path(scratch) / path.name if job.plan_only else path
+    with held_folder("ggufpack-lora-") as scratch:
+        adapter = _adapter_folder(layer, scratch)
+        base = _base_folder(job, scratch)
+        written = scratch / path.name if job.plan_only else path
         _run_script(
             vendor / SCRIPT, layer, ["--base", base, "--outtype", "f32", "--outfile", written, adapter]
         )

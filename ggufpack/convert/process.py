@@ -16,6 +16,7 @@ from ggufpack.child import Child, OnProgress
 from ggufpack.convert.libraries import Imports
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
+from ggufpack.package_folder import refusals
 from ggufpack.resources import sync
 from ggufpack.spec import GgufFile, Reused
 from ggufpack.vendoring.loading import bytecode_folder
@@ -95,6 +96,7 @@ class Worker:
         Raises:
             ConversionError: or one of its subclasses, as the worker found it.
             WorkerError: the worker died; the end of its log is the error's ``log``.
+            UsageError: the disk refuses the final names.
         """
         # the worker has another current folder
         final = {name: path.absolute() for name, path in job.outputs}
@@ -113,8 +115,9 @@ class Worker:
                 written.append((tower, path))
             if not job.plan_only:
                 for made, path in written:
-                    made.replace(path)
-                    sync(path.parent)
+                    with refusals(path):
+                        made.replace(path)
+                        sync(path.parent)
             reused = None if done["reused"] is None else Reused(**done["reused"])
             return Converted(tuple(files), done["peak_rss"], reused, tuple(done["notes"]), projector)
         except BaseException:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ggufpack.errors import UsageError
+from ggufpack.held import held_folder
 from ggufpack.publishing.card import CARD_NAME, CardFacts, render_card
 from ggufpack.publishing.ollama_files import ollama_files, shared_modelfile
 from ggufpack.publishing.package import CheckedPackage
@@ -66,15 +66,12 @@ def write_folder(files: Sequence[RepoFile], target: Path) -> None:
         raise UsageError(f"{target} exists.", action="Name a folder that is not there yet.", path=target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
-        try:
+        with held_folder(f".{target.name}.tmp-", target.parent) as working:
             for file in files:
                 _write(file, working / file.name)
             working.chmod(0o755)
             sync(working)
             working.rename(target)
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
     except OSError as error:
         raise UsageError(
             f"{target} cannot be written: {error.strerror or error}.",

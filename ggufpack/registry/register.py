@@ -7,7 +7,7 @@ failed build leaves no half-registered name, and a failed overwrite leaves the g
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +48,15 @@ class StagedModel:
     on_event: EventHandler
     token: str | None = None
 
-    def publish(self, names: Sequence[str], *, overwrite: bool = False) -> tuple[str, ...]:
+    def publish(
+        self, names: Sequence[str], *, overwrite: bool = False, own: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Give the model its final names: all of them, or none.
 
         Args:
             names: with their tags; two that the server takes for one count once.
             overwrite: replace models of these names.
+            own: as ``refuse_existing``.
 
         Returns:
             The names, as registered.
@@ -66,7 +69,7 @@ class StagedModel:
         targets = _distinct(names)
         with _alone(self.server):
             if not overwrite:
-                refuse_existing(self.server, targets)
+                refuse_existing(self.server, targets, own)
             # left in reverse: what was replaced is put back before the backups go
             with ExitStack() as backups, ExitStack() as undo:
                 for target in targets:
@@ -198,15 +201,20 @@ def register(
         return staged.publish(names, overwrite=overwrite)
 
 
-def refuse_existing(server: OllamaServer, names: Sequence[str]) -> None:
+def refuse_existing(server: OllamaServer, names: Sequence[str], own: Collection[str] = ()) -> None:
     """Ask before any work is done.
+
+    Args:
+        server: where.
+        names: with their tags.
+        own: sha256 of files; models of these files are no reason to refuse.
 
     Raises:
         InvalidModelNameError: a name is invalid.
         ModelExistsError: a name is taken.
     """
     for name in _distinct(names):
-        if server.exists(name):
+        if server.exists(name) and (not own or server.show(name).own_sha256 not in own):
             raise ModelExistsError(
                 f'The Ollama server at {server.host} has a model "{name}" already',
                 action="Give another --name, or --overwrite to replace it.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ggufpack.errors import StoreError
-from ggufpack.resources import sync
+from ggufpack.resources import FULL, sync
 from ggufpack.store.manifest import Blob
 
 CHUNK = 1 << 20
 _NAME = re.compile(r"sha256-([0-9a-f]{64})\Z")
 _PARTIAL = ".ggufpack-partial"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 OnBytes = Callable[[int], None]
 
@@ -140,7 +138,7 @@ def refusals(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StoreError(
                 f"There is no room for {path}: {reason}",
                 action="Free space there, or choose a folder on a larger disk.",

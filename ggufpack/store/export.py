@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ggufpack.errors import StoreError, UsageError
+from ggufpack.held import held_sibling
 from ggufpack.registry.names import ModelName, parse
 from ggufpack.resources import sync
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
@@ -59,18 +60,13 @@ def export_models(
         done += count
         on_event(Progress(Stage.REGISTRY, done, index.bytes, "bytes", target.name))
 
-    scratch = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    with refusals(target):
-        try:
-            with scratch.open("xb") as file:
-                _write(file, store, index, manifests, read)
-                file.flush()
-                os.fsync(file.fileno())
-            size = scratch.stat().st_size
-            scratch.replace(target)
-            sync(target.absolute().parent)
-        finally:
-            scratch.unlink(missing_ok=True)
+    with refusals(target), held_sibling(target) as (scratch, file):
+        _write(file, store, index, manifests, read)
+        file.flush()
+        os.fsync(file.fileno())
+        size = scratch.stat().st_size
+        scratch.replace(target)
+        sync(target.absolute().parent)
     return Exported(index.digests, len(index.blobs), size)
 
 

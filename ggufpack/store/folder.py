@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ggufpack.errors import InvalidModelNameError, ModelExistsError, StoreError
+from ggufpack.held import held_folder
 from ggufpack.packages import exclusive
 from ggufpack.registry.names import ModelName, parse
 from ggufpack.resources import sync, write_new
@@ -74,21 +74,37 @@ class StoreFolder:
             raise StoreError(f'There is no model "{name}" in {self.root}', path=path)
         return read_manifest(path)
 
-    def refuse_existing(self, names: Sequence[str], manifest: bytes | None = None) -> None:
+    def refuse_existing(
+        self, names: Sequence[str], manifest: bytes | None = None, own: Collection[str] = ()
+    ) -> None:
         """Ask before any work is done.
+
+        Args:
+            names: with their tags.
+            manifest: a name that stands for it already is no reason to refuse.
+            own: sha256 of blobs; nor is one whose manifest names one of them.
 
         Raises:
             InvalidModelNameError: a name is invalid.
-            ModelExistsError: a name is taken, and not by this very manifest.
+            ModelExistsError: a name is taken by another model.
         """
         there = self.names()
         for name in map(parse, names):
             taken = there.get(name.key)
-            if taken is not None and (manifest is None or self.read(taken) != manifest):
+            if taken is not None and not self._is_own(self.read(taken), manifest, own):
                 raise ModelExistsError(
                     f'The store {self.root} has a model "{name}" already',
                     action="Give another --name, or --overwrite to replace it.",
                 )
+
+    @staticmethod
+    def _is_own(content: bytes, manifest: bytes | None, own: Collection[str]) -> bool:
+        if not own or content == manifest:
+            return content == manifest
+        try:
+            return any(blob.sha256 in own for blob in manifest_blobs(content))
+        except ValueError:  # damaged: it may be anybody's
+            return False
 
     @contextmanager
     def writing(self) -> Iterator[StoreWriter]:
@@ -108,11 +124,11 @@ class StoreFolder:
         with refusals(self._manifests):
             self._manifests.mkdir(parents=True, exist_ok=True)
             # not deep enough for the server to take it for a manifest
-            with TemporaryDirectory(prefix=".ggufpack-", dir=self._manifests) as folder:
+            with held_folder(".ggufpack-", self._manifests) as folder:
                 there = self.names()
                 moves = []
                 for number, (name, content) in enumerate(manifests.items()):
-                    scratch = Path(folder) / str(number)
+                    scratch = folder / str(number)
                     write_new(scratch, content)
                     scratch.chmod(0o644)
                     moves.append((scratch, self.path(there.get(name.key, name))))

@@ -68,7 +68,7 @@ def running_ollama(
         ) as process,
     ):
         try:
-            version = _wait(process, host, log)
+            version = wait_for_ollama(process, host, log)
             yield RunningOllama(host, version, program, store, log)
         finally:
             process.terminate()  # the server ends its llama-server processes on SIGTERM
@@ -86,8 +86,12 @@ def free_port() -> int:
         return port
 
 
-def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> str:
-    """The server's version, as soon as it answers."""
+def wait_for_ollama(process: subprocess.Popen[bytes], host: str, log: Path) -> str:
+    """The server's version, as soon as it answers.
+
+    Raises:
+        BuildError: it does not within a minute.
+    """
     import json
 
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -27,6 +27,12 @@ sys.exit(3)
 """
 
 
+BUS_ERROR = """
+import os, signal
+os.kill(os.getpid(), signal.SIGBUS)
+"""
+
+
 def started(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
     (tmp_path / "some_child.py").write_text(program, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -53,3 +59,20 @@ def test_one_that_leaves_slowly_has_its_status(tmp_path: Path, monkeypatch: pyte
         pytest.raises(WorkerError, match="stopped with status 3"),
     ):
         one.call({"do": "open"})
+
+
+def test_one_that_loses_a_mapped_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        started(BUS_ERROR, tmp_path, monkeypatch) as one,
+        pytest.raises(WorkerError, match="became shorter, or the disk"),
+    ):
+        one.call({"do": "open"})
+
+
+def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with (
+        started(STAYS, tmp_path, monkeypatch) as one,
+        pytest.raises(WorkerError, match="Temporary files of the some child cannot be written"),
+    ):
+        one.start()

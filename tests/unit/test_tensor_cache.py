@@ -324,3 +324,20 @@ def test_a_killed_process_leaves_whole_entries_and_files_that_go(tmp_path: Path)
     os.utime(scratch, (old, old))
     TensorCache(tmp_path, PLENTY).store(key(99), "Q4_K", block(99))
     assert not scratch.exists(), "the next one that stores cleans up"
+
+
+def test_a_cache_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TensorCache(tmp_path, 10**9)
+    key = bytes(range(32))
+    assert cache.store(key, "Q8_0", b"block")
+
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert cache.read_all(key, "Q8_0") == b"block"
+    assert cache.damaged == 0
+    next(tensor_cache.entries(tmp_path)).path.write_bytes(b"x" * 40)
+    assert cache.read_all(key, "Q8_0") is None
+    assert cache.damaged == 1

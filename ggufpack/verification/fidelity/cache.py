@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
+from ggufpack.held import remove_dead
 from ggufpack.packages import cache_folder
 
 KEPT_BYTES = 8 << 30
-UNFINISHED_SECONDS = 24 * 3600  # after which nobody writes a hidden folder any more
 
 
 def root() -> Path:
@@ -38,10 +37,8 @@ def prune(keep: Path, limit: int = KEPT_BYTES) -> None:
 
     Hidden folders are unfinished: those of processes that were killed go as well.
     """
+    remove_dead(keep.parent, ".")
     there = [path for path in keep.parent.iterdir() if path.is_dir()]
-    for path in there:
-        if path.name.startswith(".") and path.stat().st_mtime < time.time() - UNFINISHED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
     folders = sorted(
         (path for path in there if not path.name.startswith(".")),
         key=lambda path: path.stat().st_mtime,

@@ -8,9 +8,8 @@ way). The rounding is 5e-4 nats at most, which moves a mean KL by less than 1e-6
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ggufpack.convert.disk import reserve
+from ggufpack.held import held_folder
 
 Rows = NDArray[np.float32]
 
@@ -39,15 +41,23 @@ class DistributionWriter:
     Args:
         folder: the final name. One that is there already stays, and this one is dropped.
         tokens, vocabulary: the shape.
+
+    Raises:
+        OSError: there is no room for it.
     """
 
     def __init__(self, folder: Path, tokens: int, vocabulary: int) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._final = folder
-        self._working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        self._levels = np.lib.format.open_memmap(
-            self._working / "levels.npy", mode="w+", dtype=np.uint16, shape=(tokens, vocabulary)
-        )
+        with contextlib.ExitStack() as stack:
+            self._working = stack.enter_context(held_folder(f".{folder.name}.", folder.parent))
+            path = self._working / "levels.npy"
+            self._levels = np.lib.format.open_memmap(
+                path, mode="w+", dtype=np.uint16, shape=(tokens, vocabulary)
+            )
+            with path.open("r+b") as file:  # a mapped file that finds the disk full kills the process
+                reserve(file.fileno(), path.stat().st_size)
+            self._stack = stack.pop_all()
         self._ranges = np.empty((tokens, 2), np.float32)
         self._filled = 0
 
@@ -57,7 +67,7 @@ class DistributionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._working, ignore_errors=True)
+        self._stack.close()
 
     def add(self, rows: Rows) -> None:
         """The next rows, as log probabilities."""

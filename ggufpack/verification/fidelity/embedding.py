@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from ggufpack.checkpoint import Checkpoint
 from ggufpack.child import usable_cpus
 from ggufpack.engine.llama import engine_name
 from ggufpack.errors import VerificationError
+from ggufpack.held import held_folder
 from ggufpack.proofs import EmbeddingFidelity, TextCosine, TokenizerMiss, TokenizerParity
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.verification.fidelity import cache
@@ -174,8 +174,8 @@ class EmbeddingCheck:
         limit: float,
     ) -> EmbeddingFidelity:
         """The verdict once more, with the weights decoded and the source's own tokens."""
-        with tempfile.TemporaryDirectory(prefix=".decoded-", dir=_made(cache.root())) as folder:
-            copy = Path(folder) / "decoded.gguf"
+        with held_folder(".decoded-", _made(cache.root())) as folder:
+            copy = folder / "decoded.gguf"
             request = {"do": "decoded", "gguf": str(gguf.absolute()), "target": str(copy)}
             made = self._source.call(request)
             if made["lacks"]:

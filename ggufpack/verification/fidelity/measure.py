@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -17,6 +16,7 @@ from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.child import Child, usable_cpus
 from ggufpack.errors import UsageError, VerificationError
+from ggufpack.held import held_folder
 from ggufpack.proofs import Fidelity, TextFidelity, TokenChoice, WorstToken
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.vendoring.loading import bytecode_folder
@@ -216,8 +216,8 @@ class FidelityCheck:
         self, gguf: Path, judged: Judgement, rounded: Mapping[str, Any], request: Mapping[str, Any]
     ) -> Judgement:
         """The verdict once more, with the weights decoded; as it was where there is no room for them."""
-        with tempfile.TemporaryDirectory(prefix=".decoded-", dir=cache.root()) as folder:
-            copy = Path(folder) / "decoded.gguf"
+        with held_folder(".decoded-", cache.root()) as folder:
+            copy = folder / "decoded.gguf"
             made = self._ask_source({"do": "decoded", "gguf": str(gguf.absolute()), "target": str(copy)})
             if made["lacks"]:
                 return replace(judged, not_checked=made["lacks"])

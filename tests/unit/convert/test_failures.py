@@ -48,7 +48,19 @@ def missing(name: str) -> FileNotFoundError:
 @pytest.mark.parametrize(
     ("error", "expected", "path", "key", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), DiskSpaceError, None, None, "full"),
+        (OSError(errno.ENOSPC, "No space left on device"), DiskSpaceError, None, None, "no room"),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/out/.x.gguf.tmp-12"),
+            *(DiskSpaceError, None, None, "no room for /out/x.gguf: Disk quota exceeded"),
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "/out"),
+            *(ConversionError, Path("/out"), None, "/out cannot be read or written: No such file"),
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "/out/.x.gguf.tmp-12"),
+            *(ConversionError, Path("/out/x.gguf"), None, "/out/x.gguf cannot be read or written"),
+        ),
         (
             NotImplementedError("BPE pre-tokenizer was not recognized - update get_vocab_base_pre()"),
             *(TokenizerConversionError, FOLDER / "tokenizer.json", "pre_tokenizer", "does not know"),
@@ -89,7 +101,7 @@ def missing(name: str) -> FileNotFoundError:
         (missing("model.safetensors"), ConversionError, FOLDER, None, "FileNotFoundError"),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "/elsewhere/x"),
-            *(ConversionError, FOLDER, None, "/elsewhere/x"),
+            *(ConversionError, Path("/elsewhere/x"), None, "/elsewhere/x cannot be read or written"),
         ),
         (KeyError("rms_norm_eps"), ConversionError, CONFIG, "rms_norm_eps", "needs the key rms_norm_eps."),
         (

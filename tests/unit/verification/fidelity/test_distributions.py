@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ggufpack.held import hold
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.compare import divergence
 from ggufpack.verification.fidelity.distributions import (
@@ -72,6 +74,18 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_noticed_before_the_map_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        DistributionWriter(tmp_path / "a", 4, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_first_of_two_writers_stays(tmp_path: Path) -> None:
     first = written(tmp_path / "a", log_softmax(logits(2, 10))).rows(0, 2)
     assert written(tmp_path / "a", log_softmax(logits(2, 10))).rows(0, 2) == pytest.approx(first)
@@ -85,13 +99,15 @@ def test_the_least_used_go_first(tmp_path: Path) -> None:
         (folder / "levels").write_bytes(b"x" * 100)
         os.utime(folder, (1e9 - age, 1e9 - age))
     (tmp_path / ".half").mkdir()
+    held = hold(tmp_path / ".half")
+    assert held is not None
     assert cache.use(tmp_path / "old")
     assert not cache.use(tmp_path / "missing")
     cache.prune(tmp_path / "new", limit=250)
     assert {path.name for path in tmp_path.iterdir()} == {"old", "new", ".half"}
     cache.prune(tmp_path / "new", limit=0)
     assert {path.name for path in tmp_path.iterdir()} == {"new", ".half"}
-    os.utime(tmp_path / ".half", (1e9, 1e9))  # nobody writes it any more
+    os.close(held)  # nobody writes it any more
     cache.prune(tmp_path / "new", limit=0)
     assert {path.name for path in tmp_path.iterdir()} == {"new"}
 

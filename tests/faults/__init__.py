@@ -1,0 +1,1 @@
+"""Faults, and what they leave: ``python -m tests.faults`` prints the table."""

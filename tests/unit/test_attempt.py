@@ -1,0 +1,126 @@
+"""What one attempt at a package leaves when it is killed, and what the next one does about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ggufpack.attempt import attempt_at
+from ggufpack.errors import UsageError
+from ggufpack.package_folder import RECORD_NAME, package_folder
+from ggufpack.spec import Event, Note, ignore_event
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from ggufpack.attempt import attempt_at
+from ggufpack.package_folder import package_folder
+from ggufpack.spec import ignore_event
+final = Path(sys.argv[1])
+with attempt_at(final, None, ignore_event) as attempt, package_folder(final, attempt.token) as folder:
+    if sys.argv[2] != "-":
+        attempt.registers_at(SimpleNamespace(host=sys.argv[2]))
+    attempt.publishes(["ab" * 32])
+    (folder.working / "x.gguf").write_text("half")
+    if final.exists():
+        final.rename(final.with_name(f".{final.name}.old-{attempt.token}"))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def die(final: Path, host: str = "-") -> None:
+    done = subprocess.run([sys.executable, "-c", DYING, str(final), host], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_the_next_attempt_cleans_up_and_puts_the_older_package_back(tmp_path: Path) -> None:
+    final = tmp_path / "out" / "model"
+    final.mkdir(parents=True)
+    (final / RECORD_NAME).write_text("old")
+    die(final)
+    assert not final.exists()
+    assert len(list(final.parent.iterdir())) == 3
+    with attempt_at(final, None, ignore_event) as attempt:
+        assert (final / RECORD_NAME).read_text() == "old"
+        assert set(final.parent.iterdir()) >= {final, attempt.mark}
+        assert not list(final.parent.glob(".model.[to]*"))
+        assert attempt.own == {"ab" * 32}
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_a_living_attempt_is_left_alone(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    with attempt_at(final, None, ignore_event) as one, package_folder(final, one.token) as folder:
+        (folder.working / "x.gguf").write_text("half")
+        with attempt_at(final, None, ignore_event) as other:
+            assert other.own == frozenset()
+        assert (folder.working / "x.gguf").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_on_a_server_that_does_not_answer_is_not_forgotten(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    die(final, "http://127.0.0.1:9")
+    events: list[Event] = []
+    with attempt_at(final, None, events.append):
+        pass
+    (left,) = tmp_path.iterdir()
+    assert json.loads(left.read_text().splitlines()[0]) == {"host": "http://127.0.0.1:9"}
+    (note,) = events
+    assert isinstance(note, Note)
+    assert str(left) in note.message
+
+
+def test_a_line_that_was_cut_short_said_nothing(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    die(final)
+    (mark,) = tmp_path.glob(".model.build-*")
+    mark.write_text('{"host": "http://127.0.0.1:9')
+    with attempt_at(final, None, ignore_event) as attempt:
+        assert attempt.own == frozenset()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_keeps_its_tokens_itself(tmp_path: Path) -> None:
+    with attempt_at(tmp_path / "out" / "model", "a" * 12, ignore_event) as attempt:
+        assert attempt.token == "a" * 12
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_made_go(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), attempt_at(tmp_path / "a" / "b" / "model", None, ignore_event):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        attempt_at(tmp_path / "file" / "model", None, ignore_event).__enter__()
+
+
+def test_an_older_package_stays_when_the_new_one_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "model"
+    final.mkdir()
+    (final / RECORD_NAME).write_text("old")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if ".tmp-" in self.name:
+            raise OSError(5, os.strerror(5))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UsageError, match="model cannot be written"), package_folder(final, "t") as folder:
+        folder.publish()
+    assert (final / RECORD_NAME).read_text() == "old"
+    assert list(tmp_path.iterdir()) == [final]
