@@ -160,7 +160,9 @@ class Child:
         return "\n".join(lines[-LOG_LINES:])
 
     def _raised(self, event: Mapping[str, Any]) -> GgufpackError:
-        error_class = getattr(errors, event["type"])
+        error_class = getattr(errors, event["type"], None)
+        if not (isinstance(error_class, type) and issubclass(error_class, GgufpackError)):
+            error_class = self._error_class  # the child runs code of others
         error: GgufpackError = error_class(
             event["problem"],
             action=event["action"],
@@ -214,6 +216,15 @@ class Reporter:
         """One event, at once."""
         self._stream.write(json.dumps({"event": event, **values}) + "\n")
         self._stream.flush()
+
+    def pass_on(self, line: bytes) -> None:
+        """An event that another process wrote."""
+        self._stream.write(line.decode() + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """In a copy of this process: the events are the other one's."""
+        self._stream.close()
 
     def progress(self, done: int, total: int, item: str) -> None:
         """Progress, at most ten times a second, and the last one always."""

@@ -5,8 +5,10 @@ The worker is long-lived: one ``Worker`` converts many checkpoints and loads tor
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,9 @@ from ggufpack.errors import WorkerError
 from ggufpack.resources import sync
 from ggufpack.spec import GgufFile, Reused
 from ggufpack.vendoring.loading import bytecode_folder
+
+# not on this file system, not for this user, or the file is gone meanwhile: then it is written anew
+_NO_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOENT})
 
 
 def _ignore_progress(_done: int, _total: int, _item: str) -> None:
@@ -100,12 +105,21 @@ class Worker:
         final = {name: path.absolute() for name, path in job.outputs}
         temporary = {name: _temporary(path) for name, path in final.items()}
         tower = None if job.projector is None else _temporary(job.projector)
+        made_before = [] if job.plan_only else [*temporary.values(), *([] if tower is None else [tower])]
+        links: dict[str, Path] = {}
         try:
+            for path in made_before:  # the worker may write these, and make no others
+                path.unlink(missing_ok=True)
+                path.touch(exist_ok=False)
+            links = {} if job.plan_only else _linked(job.earlier, final)
             with self._lock:
-                asked = replace(job, outputs=tuple(temporary.items()), projector=tower)
+                asked = replace(
+                    job, outputs=tuple(temporary.items()), projector=tower, earlier=tuple(links.items())
+                )
                 done = self._run(asked, on_progress)
             files = [GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"]]
-            written = [(temporary[file.quantization], file.path) for file in files]
+            source = links if done["taken_whole"] else temporary
+            written = [(source[file.quantization], file.path) for file in files]
             projector = None
             if job.projector is not None and tower is not None and done["projector"] is not None:
                 path = typed_name(job.projector, done["projector"]["quantization"])
@@ -121,7 +135,7 @@ class Worker:
             self.close()  # a worker that failed or was interrupted may still be writing
             raise
         finally:
-            for path in (*temporary.values(), *([] if tower is None else [tower])):
+            for path in (*made_before, *links.values()):
                 path.unlink(missing_ok=True)
 
     def _run(self, job: Job, on_progress: OnProgress) -> dict[str, Any]:
@@ -150,6 +164,23 @@ class Worker:
             what="conversion worker",
             error=WorkerError,
         )
+
+
+def _linked(earlier: Iterable[tuple[str, Path]], final: Mapping[str, Path]) -> dict[str, Path]:
+    """Hard links to the earlier package's files beside the new ones; none where one cannot be made."""
+    links: dict[str, Path] = {}
+    try:
+        for name, path in earlier:
+            links[name] = _temporary(final[name].with_name(f"{final[name].name}.earlier"))
+            links[name].unlink(missing_ok=True)
+            links[name].hardlink_to(path)
+    except OSError as error:
+        for link in links.values():
+            link.unlink(missing_ok=True)
+        if error.errno not in _NO_LINK:
+            raise
+        return {}
+    return links
 
 
 def typed_name(path: Path, file_type: str) -> Path:

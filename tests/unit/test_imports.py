@@ -19,6 +19,7 @@ ORDER = (
     "proofs",
     "spec",
     "errors",
+    "confinement",
     "child",
     "gguf_header",
     "resources",
