@@ -8,6 +8,7 @@ the child prints is its log.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from ggufpack import errors
+from ggufpack.confinement import Confinement, confine, process
 from ggufpack.errors import GgufpackError, VerificationError
 
 OnProgress = Callable[[int, int, str], None]
@@ -249,17 +251,44 @@ class Reporter:
 Begin = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
 
 
-def serve(reporter: Reporter, begin: Begin, what: str) -> None:
+def serve(
+    reporter: Reporter, begin: Begin, what: str, allow: Callable[[dict[str, Any]], Confinement]
+) -> None:
     """Child side: answer requests ``{"do": NAME, …}`` until standard input closes.
+
+    A confined copy of this process answers, where there can be one. This one has no other threads.
 
     Args:
         reporter: of this process; it has said "ready".
-        begin: for the request "open": the object whose methods answer all other names, and the answer.
+        begin: for the request "open", the first one: the object whose methods answer all other names, and
+            the answer.
         what: of which an unexpected error speaks, ``"trained model"``: libraries raise anything.
+        allow: for the first request: what the process may do.
     """
+    first = sys.stdin.buffer.readline()
+    if not first:
+        return
+    confinement = allow(json.loads(first))
+    if not process.can_fork():
+        when_orphaned(lambda: os._exit(1))  # nobody would take an answer
+        confine(confinement)
+        _answer(reporter, begin, what, first)
+        return
+    ended = process.run(
+        confinement,
+        lambda _descriptor, _confined: _answer(reporter, begin, what, first),
+        lambda _line: None,
+        keep_input=True,
+    )
+    if ended.excess is not None:
+        reporter.error(VerificationError(f"The {what} was stopped: {ended.excess}."))
+    elif ended.status:
+        process.end_like(ended)
+
+
+def _answer(reporter: Reporter, begin: Begin, what: str, first: bytes) -> None:
     served: Any = None
-    when_orphaned(lambda: os._exit(1))  # nobody would take an answer
-    for line in sys.stdin.buffer:
+    for line in itertools.chain([first], sys.stdin.buffer):
         request = json.loads(line)
         try:
             if request["do"] == "open":

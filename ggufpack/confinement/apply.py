@@ -11,6 +11,7 @@ from pathlib import Path
 from ggufpack.confinement.rules import OFF_VARIABLE, Confinement
 
 _NULL = (Path("/dev/null"),)
+_SHARED = Path("/dev/shm")  # noqa: S108 - what drivers share between processes
 _PROGRAMS = tuple(map(Path, ("/bin", "/usr", "/opt", "/sbin", sys.prefix, sys.base_prefix)))
 
 
@@ -86,7 +87,7 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
         rules += [(path, landlock.WRITING) for path in confinement.write]
         rules += [(path, landlock.DEVICE) for path in _NULL]
         if confinement.gpu:
-            rules += [(path, landlock.DEVICE | landlock.WRITING) for path in gpu_devices()]
+            rules += [(path, landlock.DEVICE | landlock.WRITING) for path in (*gpu_devices(), _SHARED)]
             rules += [(path, landlock.READING | landlock.EXECUTE) for path in _PROGRAMS]
         landlock.restrict(rules, version=version)
     if filtered:

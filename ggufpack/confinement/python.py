@@ -14,7 +14,7 @@ _SYSTEM = (
     "/proc/sys/vm/overcommit_memory",
 )
 _GPU = ("/dev", "/sys", "/proc/driver", "/proc/devices", "/proc/modules", "/usr", "/etc", "/opt")
-GPU_DEVICES = ("/dev/dri", "/dev/kfd", "/dev/shm")  # noqa: S108 - devices, and what drivers share
+_GPU_DEVICES = ("/dev/dri", "/dev/kfd")
 
 
 def interpreter_paths(*, gpu: bool) -> tuple[Path, ...]:
@@ -34,8 +34,9 @@ def interpreter_paths(*, gpu: bool) -> tuple[Path, ...]:
 
 
 def gpu_devices() -> tuple[Path, ...]:
-    """Devices that a GPU's library writes to."""
-    return (*map(Path, GPU_DEVICES), *Path("/dev").glob("nvidia*"))
+    """Devices of GPUs, if there are any."""
+    named = (*map(Path, _GPU_DEVICES), *Path("/dev").glob("nvidia*"))
+    return tuple(path for path in named if path.exists())
 
 
 def _mapped_files() -> list[str]:

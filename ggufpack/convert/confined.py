@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ def confinement_of(job: Job, libraries: Iterable[Path], scratch: Path) -> Confin
     if not job.plan_only:
         write += [path for _, path in job.outputs]
         write += [] if job.projector is None else [job.projector]
-    longest = _GROWTH * sum(map(_size, inputs)) + _SPARE_BYTES
+    longest = _GROWTH * sum(map(size_of, inputs)) + _SPARE_BYTES
     files = len(job.outputs) + (job.projector is not None) + (job.cache is not None)
     return Confinement(tuple(read), tuple(write), longest_file=longest, written=longest * (files + 1))
 
@@ -49,6 +52,15 @@ def linked_files(folder: Path) -> Iterator[Path]:
             path = Path(inner, name)
             if path.is_symlink() and path.is_file():
                 yield path.resolve()
+
+
+def keep_files_in(scratch: Path) -> None:
+    """Temporary files, and what transformers copies of the checkpoint's own code, if it is loaded."""
+    os.chdir(scratch)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+    if "transformers" in sys.modules:
+        modules = importlib.import_module("transformers.dynamic_module_utils")
+        modules.HF_MODULES_CACHE = str(scratch / "modules")  # type: ignore[attr-defined]
 
 
 def _named_files(job: Job) -> Iterator[Path]:
@@ -76,7 +88,7 @@ def _stored_files(data: Any) -> Iterator[Path]:
             yield from _stored_files(value)
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Bytes of a file, or of all in a folder; links count nothing, their files do."""
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggufpack.child import Reporter, leave, when_orphaned
 from ggufpack.confinement import Confined, confine, process
-from ggufpack.convert.confined import confinement_of
+from ggufpack.convert.confined import confinement_of, keep_files_in
 from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
 from ggufpack.convert.libraries import Imports, load_libraries
@@ -285,15 +285,6 @@ def answer_in_copy(converter: Converter, job: Job, reporter: Reporter, libraries
         process.end_like(ended)
     else:
         reporter.pass_on(last[0])
-
-
-def keep_files_in(scratch: Path) -> None:
-    """Temporary files, and what transformers copies of the checkpoint's own code."""
-    os.chdir(scratch)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
-    import transformers.dynamic_module_utils
-
-    transformers.dynamic_module_utils.HF_MODULES_CACHE = str(scratch / "modules")
 
 
 def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None:
