@@ -67,7 +67,7 @@ def test_it_says_lines_and_ends(tmp_path: Path) -> None:
             "0.2 GB of memory, and 0.2 GB",
         ),
         (
-            "[threading.Thread(target=time.sleep, args=(30,)).start() for _ in range(60)]",
+            "[threading.Thread(target=time.sleep, args=(30,)).start() for _ in range(60)]; time.sleep(9)",
             -9,
             "more than 50 threads",
         ),
