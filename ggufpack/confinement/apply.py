@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ggufpack.confinement.rules import OFF_VARIABLE, Confinement
 
@@ -30,6 +32,15 @@ class Confined:
     system_calls: bool = False
     missing: tuple[str, ...] = ("files", "network", "processes", "signals")
     switched_off: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For the pipe, and the record."""
+        return {**asdict(self), "missing": list(self.missing)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Confined:
+        """Back from the pipe."""
+        return cls(**{**data, "missing": tuple(data["missing"])})
 
     @property
     def note(self) -> str | None:

@@ -9,12 +9,13 @@ import errno
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ggufpack.child import Child, OnProgress
+from ggufpack.confinement import Confined
 from ggufpack.convert.libraries import Imports
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
@@ -40,6 +41,7 @@ class Converted:
         peak_rss: the worker's, in bytes, so far.
         reused: from the tensor cache; ``None`` without one.
         notes: sentences for the person who watches.
+        confined: what held the process.
     """
 
     files: tuple[GgufFile, ...]
@@ -47,6 +49,7 @@ class Converted:
     reused: Reused | None = None
     notes: tuple[str, ...] = ()
     projector: GgufFile | None = None
+    confined: Confined = field(default_factory=Confined)
 
 
 class Worker:
@@ -63,6 +66,7 @@ class Worker:
         self._vendor = vendor
         self._imports = Imports.LIGHT
         self._child = self._make_child()
+        self._noted = False
         self._lock = threading.Lock()  # one job at a time
 
     def __enter__(self) -> Worker:
@@ -130,13 +134,20 @@ class Worker:
                     made.replace(path)
                     sync(path.parent)
             reused = None if done["reused"] is None else Reused(**done["reused"])
-            return Converted(tuple(files), done["peak_rss"], reused, tuple(done["notes"]), projector)
+            confined = Confined.from_json(done["confined"])
+            notes = (*done["notes"], *self._note(confined))
+            return Converted(tuple(files), done["peak_rss"], reused, notes, projector, confined)
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
             raise
         finally:
             for path in (*made_before, *links.values()):
                 path.unlink(missing_ok=True)
+
+    def _note(self, confined: Confined) -> tuple[str, ...]:
+        """What does not hold the process, once."""
+        note, self._noted = (None if self._noted else confined.note), True
+        return () if note is None else (note,)
 
     def _run(self, job: Job, on_progress: OnProgress) -> dict[str, Any]:
         if job.trust_remote_code:

@@ -246,7 +246,7 @@ def answer(converter: Converter, job: Job, reporter: Reporter, confined: Confine
             peak_rss=peak_rss(),
             reused=None if reuse is None else asdict(reuse.reused()),
             notes=[] if reuse is None else reuse.notes(),
-            confined=asdict(confined),
+            confined=confined.to_json(),
         )
 
 
