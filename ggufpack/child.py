@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,9 @@ _ENVIRONMENT = {
     # glibc gives large buffers back at once: 50 MB less at the peak than with its moving threshold
     "MALLOC_MMAP_THRESHOLD_": "131072",
 }
+_SECRET = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|KEY|COOKIE)(?:_|$)", re.IGNORECASE
+)
 # a training process may hold the GPU: a child must not touch it unless it is told to
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -59,6 +63,7 @@ class Child:
         arguments: of the module.
         error: raised when the process dies; ``what`` names it: ``"conversion worker"``.
         gpu: whether it may see the GPUs.
+        secrets: whether it gets environment variables that are named like a token, password or key.
     """
 
     def __init__(
@@ -69,12 +74,14 @@ class Child:
         what: str,
         error: type[GgufpackError],
         gpu: bool = False,
+        secrets: bool = False,
     ) -> None:
         self._command = [sys.executable, "-m", module]
         self._arguments = tuple(arguments)
         self._what = what
         self._error_class = error
         self._environment = _ENVIRONMENT if gpu else {**_ENVIRONMENT, **_NO_GPU}
+        self._secrets = secrets
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
@@ -108,12 +115,15 @@ class Child:
             stdout=log,
             stderr=log,
             cwd=cwd,
-            env={**os.environ, **self._environment},
+            env={**self._inherited(), **self._environment},
             pass_fds=(write,),
             start_new_session=True,
         )
         os.close(write)
         self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
+
+    def _inherited(self) -> dict[str, str]:
+        return {name: text for name, text in os.environ.items() if self._secrets or not _SECRET.search(name)}
 
     def close(self) -> None:
         """End the process (asking first), and remove its folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 from ggufpack.confinement.rules import OFF_VARIABLE, Confinement
 
+_logger = logging.getLogger("ggufpack")
 _NULL = (Path("/dev/null"),)
 _SHARED = Path("/dev/shm")  # noqa: S108 - what drivers share between processes
 _PROGRAMS = tuple(map(Path, ("/bin", "/usr", "/opt", "/sbin", sys.prefix, sys.base_prefix)))
@@ -68,10 +70,7 @@ _WORDS = {
 def confine(confinement: Confinement) -> Confined:
     """Apply it to this process, which has one thread: other threads would stay as they are.
 
-    Where the system cannot, it is said in what is returned.
-
-    Raises:
-        OSError: the system can, and refuses.
+    What the system cannot do, or refuses to, is said in what is returned.
     """
     if os.environ.get(OFF_VARIABLE) == "1":
         return Confined(switched_off=True)
@@ -90,7 +89,7 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
 
     limits.die_first()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    version, filtered = landlock.abi(), seccomp.available()
+    version = landlock.abi()
     if version:
         rules = [
             (path, landlock.READING) for path in (*interpreter_paths(gpu=confinement.gpu), *confinement.read)
@@ -100,10 +99,21 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
         if confinement.gpu:
             rules += [(path, landlock.DEVICE | landlock.WRITING) for path in (*gpu_devices(), _SHARED)]
             rules += [(path, landlock.READING | landlock.EXECUTE) for path in _PROGRAMS]
-        landlock.restrict(rules, version=version)
+        try:
+            landlock.restrict(rules, version=version)
+        except OSError as error:  # more than 16 confinements in one another
+            _logger.warning("Landlock: %s", error)
+            version = 0
+    filtered = seccomp.available()
     if filtered:
-        limits.drop_capabilities(platform.machine())
-        seccomp.restrict(gpu=confinement.gpu)
+        try:
+            limits.drop_capabilities(platform.machine())
+            seccomp.restrict(gpu=confinement.gpu)
+        except (
+            OSError
+        ) as error:  # a kernel without filters, or one filter around this process that forbids more
+            _logger.warning("seccomp: %s", error)
+            filtered = False
     held = {
         "files": version > 0,
         "network": filtered,

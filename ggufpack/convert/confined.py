@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -17,6 +18,10 @@ from ggufpack.convert.protocol import Job
 # a file has at most the source's weights as float32, and the most packed source has four bits for each
 _GROWTH = 8
 _SPARE_BYTES = 1 << 30  # metadata, a vocabulary, modules
+_SUFFIXES = frozenset(
+    {".safetensors", ".json", ".jinja", ".model", ".txt", ".py", ".md", ".tiktoken", ".vocab", ".spm"}
+)
+_DIGEST = re.compile(r"[0-9a-f]{30,}")
 _LINKS_DEPTH = 2  # a checkpoint folder, and folders in it (1_Pooling)
 
 
@@ -50,8 +55,17 @@ def linked_files(folder: Path) -> Iterator[Path]:
             folders.clear()
         for name in names:
             path = Path(inner, name)
-            if path.is_symlink() and path.is_file():
+            if path.is_symlink() and path.is_file() and _is_a_models(path.name, path.resolve().name):
                 yield path.resolve()
+
+
+def _is_a_models(link: str, target: str) -> bool:
+    """Whether a link may lead out of the folder: a file's own name, or its digest (in a cache).
+
+    It keeps ``tokenizer.json`` from being a key in the home folder.
+    """
+    suffix = Path(link).suffix
+    return suffix in _SUFFIXES and (Path(target).suffix == suffix or _DIGEST.fullmatch(target) is not None)
 
 
 def keep_files_in(scratch: Path) -> None:

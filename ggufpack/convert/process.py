@@ -5,10 +5,12 @@ The worker is long-lived: one ``Worker`` converts many checkpoints and loads tor
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,7 @@ from ggufpack.resources import sync
 from ggufpack.spec import GgufFile, Reused
 from ggufpack.vendoring.loading import bytecode_folder
 
+_TYPE_NAME = re.compile(r"[A-Z0-9_]+")
 # not on this file system, not for this user, or the file is gone meanwhile: then it is written anew
 _NO_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOENT})
 
@@ -121,22 +124,18 @@ class Worker:
                     job, outputs=tuple(temporary.items()), projector=tower, earlier=tuple(links.items())
                 )
                 done = self._run(asked, on_progress)
-            files = [GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"]]
-            source = links if done["taken_whole"] else temporary
-            written = [(source[file.quantization], file.path) for file in files]
-            projector = None
-            if job.projector is not None and tower is not None and done["projector"] is not None:
-                path = typed_name(job.projector, done["projector"]["quantization"])
-                projector = GgufFile(**{**done["projector"], "path": path})
-                written.append((tower, path))
+            with _as_agreed():
+                converted = _converted(done, final, job.projector)
+                source = links if done["taken_whole"] else temporary
+                written = [(source[file.quantization], file) for file in converted.files]
+            if converted.projector is not None and tower is not None:
+                written.append((tower, converted.projector))
             if not job.plan_only:
-                for made, path in written:
-                    made.replace(path)
-                    sync(path.parent)
-            reused = None if done["reused"] is None else Reused(**done["reused"])
-            confined = Confined.from_json(done["confined"])
-            notes = (*done["notes"], *self._note(confined))
-            return Converted(tuple(files), done["peak_rss"], reused, notes, projector, confined)
+                for made, file in written:
+                    _check_size(made, file)
+                    made.replace(file.path)
+                    sync(file.path.parent)
+            return replace(converted, notes=(*converted.notes, *self._note(converted.confined)))
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
             raise
@@ -177,6 +176,34 @@ class Worker:
         )
 
 
+@contextlib.contextmanager
+def _as_agreed() -> Iterator[None]:
+    """The process may run code of others: what it says is read with care."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WorkerError(f"The conversion worker said what no conversion says ({error!r}).") from error
+
+
+def _converted(done: Mapping[str, Any], final: Mapping[str, Path], tower: Path | None) -> Converted:
+    """What a "done" event says, under the final names."""
+    files = tuple(GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"])
+    if [file.quantization for file in files] != list(final):
+        raise ValueError("other files than those that were asked for")
+    projector = None
+    if tower is not None and done["projector"] is not None:
+        path = typed_name(tower, done["projector"]["quantization"])
+        projector = GgufFile(**{**done["projector"], "path": path})
+    reused = None if done["reused"] is None else Reused(**done["reused"])
+    confined = Confined.from_json(done["confined"])
+    return Converted(files, int(done["peak_rss"]), reused, tuple(done["notes"]), projector, confined)
+
+
+def _check_size(made: Path, file: GgufFile) -> None:
+    if made.stat().st_size != file.size:
+        raise WorkerError(f"{made} has {made.stat().st_size:,} bytes, and the worker wrote {file.size!r}.")
+
+
 def _linked(earlier: Iterable[tuple[str, Path]], final: Mapping[str, Path]) -> dict[str, Path]:
     """Hard links to the earlier package's files beside the new ones; none where one cannot be made."""
     links: dict[str, Path] = {}
@@ -196,6 +223,8 @@ def _linked(earlier: Iterable[tuple[str, Path]], final: Mapping[str, Path]) -> d
 
 def typed_name(path: Path, file_type: str) -> Path:
     """``NAME-mmproj.gguf`` is ``NAME-mmproj-F16.gguf``: only the converter knows the type."""
+    if not _TYPE_NAME.fullmatch(file_type):
+        raise ValueError(f"{file_type!r} is no type")
     return path.with_name(f"{path.stem}-{file_type}{path.suffix}")
 
 

@@ -262,7 +262,7 @@ def answer_in_copy(converter: Converter, job: Job, reporter: Reporter, libraries
     def pass_on(line: bytes) -> None:
         event = json.loads(line)
         if event["event"] == "progress":
-            reporter.pass_on(line)
+            reporter.progress(int(event["done"]), int(event["total"]), str(event["item"]))
         elif event["event"] in _LAST:
             last.append(line)
 
@@ -271,7 +271,10 @@ def answer_in_copy(converter: Converter, job: Job, reporter: Reporter, libraries
             job.cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="job-", dir=Path.cwd()) as folder:
         scratch = Path(folder)
-        ended = process.run(confinement_of(job, libraries, scratch), work, pass_on)
+        try:
+            ended = process.run(confinement_of(job, libraries, scratch), work, pass_on)
+        except (ValueError, KeyError, TypeError):
+            ended = process.Ended(0, "it said what no conversion says")
     if ended.excess is not None:
         reporter.error(
             WorkerError(

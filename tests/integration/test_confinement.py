@@ -44,6 +44,8 @@ BLOCKED = {
     "read_shadow": "EACCES",
     "read_through_link": "EACCES",
     "link_secret": "EXDEV",
+    "read_linked": "EACCES",
+    "read_token": "ENOENT",
     "write_home": "EACCES",
     "write_other_package": "EACCES",
     "write_beside_output": "EACCES",
@@ -69,6 +71,7 @@ BLOCKED = {
 }
 # nothing to see where it is off: there is no such program; the kernel may lack it, or need root for it
 NOT_SHOWN_OPEN = {
+    "read_token",
     "replace_itself",
     "use_io_uring",
     "read_shadow",
@@ -99,6 +102,8 @@ def hostile(tiny_model: TinyModel, tmp_path: Path) -> Iterator[Callable[[str], d
         checkpoint / "README.md",
     ):
         path.write_text("a secret, or a work of days", encoding="utf-8")
+    (checkpoint / "vocab.json").unlink(missing_ok=True)
+    (checkpoint / "vocab.json").symlink_to(home / ".ssh" / "id_ed25519")
     with ExitStack() as stack:
         tcp, udp, local, hidden = (
             stack.enter_context(socket.socket(family, kind))
@@ -143,6 +148,7 @@ def hostile(tiny_model: TinyModel, tmp_path: Path) -> Iterator[Callable[[str], d
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv(OFF_VARIABLE, off)
                 patch.setenv("HOME", str(home))
+                patch.setenv("HF_TOKEN", "a-token")
                 outputs = (("Q8_0", out / "a.gguf"),)
                 job = Job(checkpoint, outputs, "bf16", trust_remote_code=True, cache=cache)
                 with Worker(vendoring.require()) as worker, pytest.raises(GgufpackError) as caught:

@@ -92,11 +92,21 @@ def read_through_link() -> None:
         link.unlink()
 
 
+def read_linked() -> None:
+    """The checkpoint brings a link under a name that a model has."""
+    Path(TARGETS["checkpoint"], "vocab.json").read_text()
+
+
 def link_secret() -> None:
     """A hard link in a folder that may be read."""
     link = Path(tempfile.gettempdir(), "hard")
     os.link(Path(TARGETS["home"], ".ssh", "id_ed25519"), link)
     link.unlink()
+
+
+def read_token() -> None:
+    if b"a-token" not in Path("/proc/self/environ").read_bytes() and "HF_TOKEN" not in os.environ:
+        raise OSError(errno.ENOENT, "there is none")
 
 
 def write_home() -> None:
@@ -217,7 +227,7 @@ def keyring() -> None:
 
 ATTEMPTS: tuple[Callable[[], None], ...] = (
     *(connect, send_datagram, listen, resolve, local_socket, abstract_socket),
-    *(read_home, list_home, read_shadow, read_through_link, link_secret),
+    *(read_home, list_home, read_shadow, read_through_link, link_secret, read_token, read_linked),
     *(write_home, write_other_package, write_beside_output, overwrite_checkpoint, poison_cache, plant_module),
     *(change_mode, change_times, remove_other_package),
     *(signal_parent, signal_all, trace_parent, read_parents_environment, read_parents_memory),
