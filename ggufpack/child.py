@@ -168,7 +168,10 @@ class Child:
         return done
 
     def _log_tail(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return f"{self._log} is gone: something empties {self._log.parent.parent} meanwhile."
         return "\n".join(lines[-LOG_LINES:])
 
     def _raised(self, event: Mapping[str, Any]) -> GgufpackError:
