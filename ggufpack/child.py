@@ -8,9 +8,11 @@ the child prints is its log.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from ggufpack import errors
+from ggufpack.confinement import Confinement, confine, process
 from ggufpack.errors import GgufpackError, VerificationError
 from ggufpack.held import held_folder
 
@@ -42,6 +45,9 @@ _ENVIRONMENT = {
     # glibc gives large buffers back at once: 50 MB less at the peak than with its moving threshold
     "MALLOC_MMAP_THRESHOLD_": "131072",
 }
+_SECRET = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|KEY|COOKIE)(?:_|$)", re.IGNORECASE
+)
 # a training process may hold the GPU: a child must not touch it unless it is told to
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -57,6 +63,7 @@ class Child:
         arguments: of the module.
         error: raised when the process dies; ``what`` names it: ``"conversion worker"``.
         gpu: whether it may see the GPUs.
+        secrets: whether it gets environment variables that are named like a token, password or key.
     """
 
     def __init__(
@@ -67,12 +74,14 @@ class Child:
         what: str,
         error: type[GgufpackError],
         gpu: bool = False,
+        secrets: bool = False,
     ) -> None:
         self._command = [sys.executable, "-m", module]
         self._arguments = tuple(arguments)
         self._what = what
         self._error_class = error
         self._environment = _ENVIRONMENT if gpu else {**_ENVIRONMENT, **_NO_GPU}
+        self._secrets = secrets
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
@@ -118,12 +127,15 @@ class Child:
             stdout=log,
             stderr=log,
             cwd=cwd,
-            env={**os.environ, **self._environment},
+            env={**self._inherited(), **self._environment},
             pass_fds=(write,),
             start_new_session=True,
         )
         os.close(write)
         self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
+
+    def _inherited(self) -> dict[str, str]:
+        return {name: text for name, text in os.environ.items() if self._secrets or not _SECRET.search(name)}
 
     def close(self) -> None:
         """End the process (asking first), and remove its folder."""
@@ -168,11 +180,16 @@ class Child:
         return done
 
     def _log_tail(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return f"{self._log} is gone: something empties {self._log.parent.parent} meanwhile."
         return "\n".join(lines[-LOG_LINES:])
 
     def _raised(self, event: Mapping[str, Any]) -> GgufpackError:
-        error_class = getattr(errors, event["type"])
+        error_class = getattr(errors, event["type"], None)
+        if not (isinstance(error_class, type) and issubclass(error_class, GgufpackError)):
+            error_class = self._error_class  # the child runs code of others
         error: GgufpackError = error_class(
             event["problem"],
             action=event["action"],
@@ -233,6 +250,15 @@ class Reporter:
         self._stream.write(json.dumps({"event": event, **values}) + "\n")
         self._stream.flush()
 
+    def pass_on(self, line: bytes) -> None:
+        """An event that another process wrote."""
+        self._stream.write(line.decode() + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """In a copy of this process: the events are the other one's."""
+        self._stream.close()
+
     def progress(self, done: int, total: int, item: str) -> None:
         """Progress, at most ten times a second, and the last one always."""
         now = time.monotonic()
@@ -256,17 +282,44 @@ class Reporter:
 Begin = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
 
 
-def serve(reporter: Reporter, begin: Begin, what: str) -> None:
+def serve(
+    reporter: Reporter, begin: Begin, what: str, allow: Callable[[dict[str, Any]], Confinement]
+) -> None:
     """Child side: answer requests ``{"do": NAME, …}`` until standard input closes.
+
+    A confined copy of this process answers, where there can be one. This one has no other threads.
 
     Args:
         reporter: of this process; it has said "ready".
-        begin: for the request "open": the object whose methods answer all other names, and the answer.
+        begin: for the request "open", the first one: the object whose methods answer all other names, and
+            the answer.
         what: of which an unexpected error speaks, ``"trained model"``: libraries raise anything.
+        allow: for the first request: what the process may do.
     """
+    first = sys.stdin.buffer.readline()
+    if not first:
+        return
+    confinement = allow(json.loads(first))
+    if not process.can_fork():
+        when_orphaned(lambda: os._exit(1))  # nobody would take an answer
+        confine(confinement)
+        _answer(reporter, begin, what, first)
+        return
+    ended = process.run(
+        confinement,
+        lambda _descriptor, _confined: _answer(reporter, begin, what, first),
+        lambda _line: None,
+        keep_input=True,
+    )
+    if ended.excess is not None:
+        reporter.error(VerificationError(f"The {what} was stopped: {ended.excess}."))
+    elif ended.status:
+        process.end_like(ended)
+
+
+def _answer(reporter: Reporter, begin: Begin, what: str, first: bytes) -> None:
     served: Any = None
-    when_orphaned(lambda: os._exit(1))  # nobody would take an answer
-    for line in sys.stdin.buffer:
+    for line in itertools.chain([first], sys.stdin.buffer):
         request = json.loads(line)
         try:
             if request["do"] == "open":

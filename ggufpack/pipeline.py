@@ -204,6 +204,7 @@ def run(
             record=target.folder / RECORD_NAME,
             reused=converted.reused,
             stored=() if storing is None else storing.names,
+            confinement=converted.confined.to_json(),
         )
         with making.log.stage(Stage.REPORT, "Writing the record and the report"):
             readings = making.prompt.plan.readings

@@ -313,7 +313,8 @@ class BuildResult:
     ``status`` is ``"verified"`` when every check ran and passed, ``"unverified"`` when none was
     asked for, ``"failed"`` when a check failed (the package exists and its record says so).
     ``reused`` is ``None`` where the tensor cache was not asked for. ``stored`` are the names in the
-    offline store.
+    offline store. ``confinement``: what held the process that read the checkpoint
+    (``confinement.Confined``).
     """
 
     package: Package
@@ -328,6 +329,7 @@ class BuildResult:
     record: Path
     reused: Reused | None = None
     stored: tuple[str, ...] = ()
+    confinement: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``ggufpack build --json`` prints."""
@@ -347,6 +349,7 @@ class BuildResult:
             "seconds": {stage.value: round(value, 3) for stage, value in self.seconds.items()},
             "peak_worker_rss": self.peak_worker_rss,
             "reused": None if self.reused is None else asdict(self.reused),
+            "confinement": self.confinement,
             "record": str(self.record),
         }
 

@@ -41,14 +41,14 @@ def check_space(folder: Path, sizes: Sequence[int]) -> None:
 
 
 class OutputFile:
-    """A new file of known size. Its blocks are reserved at once, its digest is made while it grows.
+    """A file of known size. Its blocks are reserved at once, its digest is made while it grows.
 
     Args:
-        path: must not exist.
+        path: must not exist, or be empty.
         size: bytes in the end.
 
     Raises:
-        OSError: it exists, or the disk has no room for it.
+        OSError: there is something else, or the disk has no room for it.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -57,8 +57,10 @@ class OutputFile:
         self.position = 0
         self._written_back = 0
         self._digest = hashlib.sha256()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
+            if os.fstat(self._descriptor).st_size:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             with self._named():
                 reserve(self._descriptor, size)
         except BaseException:

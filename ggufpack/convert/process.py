@@ -5,14 +5,19 @@ The worker is long-lived: one ``Worker`` converts many checkpoints and loads tor
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ggufpack.child import Child, OnProgress
+from ggufpack.confinement import Confined
 from ggufpack.convert.libraries import Imports
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
@@ -20,6 +25,10 @@ from ggufpack.package_folder import refusals
 from ggufpack.resources import sync
 from ggufpack.spec import GgufFile, Reused
 from ggufpack.vendoring.loading import bytecode_folder
+
+_TYPE_NAME = re.compile(r"[A-Z0-9_]+")
+# not on this file system, not for this user, or the file is gone meanwhile: then it is written anew
+_NO_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOENT})
 
 
 def _ignore_progress(_done: int, _total: int, _item: str) -> None:
@@ -36,6 +45,7 @@ class Converted:
         peak_rss: the worker's, in bytes, so far.
         reused: from the tensor cache; ``None`` without one.
         notes: sentences for the person who watches.
+        confined: what held the process.
     """
 
     files: tuple[GgufFile, ...]
@@ -43,6 +53,7 @@ class Converted:
     reused: Reused | None = None
     notes: tuple[str, ...] = ()
     projector: GgufFile | None = None
+    confined: Confined = field(default_factory=Confined)
 
 
 class Worker:
@@ -59,6 +70,7 @@ class Worker:
         self._vendor = vendor
         self._imports = Imports.LIGHT
         self._child = self._make_child()
+        self._noted = False
         self._lock = threading.Lock()  # one job at a time
 
     def __enter__(self) -> Worker:
@@ -102,30 +114,43 @@ class Worker:
         final = {name: path.absolute() for name, path in job.outputs}
         temporary = {name: _temporary(path) for name, path in final.items()}
         tower = None if job.projector is None else _temporary(job.projector)
+        made_before = [] if job.plan_only else [*temporary.values(), *([] if tower is None else [tower])]
+        links: dict[str, Path] = {}
         try:
+            for path in made_before:  # the worker may write these, and make no others
+                with refusals(path):
+                    path.unlink(missing_ok=True)
+                    path.touch(exist_ok=False)
+            links = {} if job.plan_only else _linked(job.earlier, final)
             with self._lock:
-                asked = replace(job, outputs=tuple(temporary.items()), projector=tower)
+                asked = replace(
+                    job, outputs=tuple(temporary.items()), projector=tower, earlier=tuple(links.items())
+                )
                 done = self._run(asked, on_progress)
-            files = [GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"]]
-            written = [(temporary[file.quantization], file.path) for file in files]
-            projector = None
-            if job.projector is not None and tower is not None and done["projector"] is not None:
-                path = typed_name(job.projector, done["projector"]["quantization"])
-                projector = GgufFile(**{**done["projector"], "path": path})
-                written.append((tower, path))
+            with _as_agreed():
+                converted = _converted(done, final, job.projector)
+                source = links if done["taken_whole"] else temporary
+                written = [(source[file.quantization], file) for file in converted.files]
+            if converted.projector is not None and tower is not None:
+                written.append((tower, converted.projector))
             if not job.plan_only:
-                for made, path in written:
-                    with refusals(path):
-                        made.replace(path)
-                        sync(path.parent)
-            reused = None if done["reused"] is None else Reused(**done["reused"])
-            return Converted(tuple(files), done["peak_rss"], reused, tuple(done["notes"]), projector)
+                for made, file in written:
+                    _check_size(made, file)
+                    with refusals(file.path):
+                        made.replace(file.path)
+                        sync(file.path.parent)
+            return replace(converted, notes=(*converted.notes, *self._note(converted.confined)))
         except BaseException:
             self.close()  # a worker that failed or was interrupted may still be writing
             raise
         finally:
-            for path in (*temporary.values(), *([] if tower is None else [tower])):
+            for path in (*made_before, *links.values()):
                 path.unlink(missing_ok=True)
+
+    def _note(self, confined: Confined) -> tuple[str, ...]:
+        """What does not hold the process, once."""
+        note, self._noted = (None if self._noted else confined.note), True
+        return () if note is None else (note,)
 
     def _run(self, job: Job, on_progress: OnProgress) -> dict[str, Any]:
         if job.trust_remote_code:
@@ -155,8 +180,55 @@ class Worker:
         )
 
 
+@contextlib.contextmanager
+def _as_agreed() -> Iterator[None]:
+    """The process may run code of others: what it says is read with care."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WorkerError(f"The conversion worker said what no conversion says ({error!r}).") from error
+
+
+def _converted(done: Mapping[str, Any], final: Mapping[str, Path], tower: Path | None) -> Converted:
+    """What a "done" event says, under the final names."""
+    files = tuple(GgufFile(**{**file, "path": final[file["quantization"]]}) for file in done["files"])
+    if [file.quantization for file in files] != list(final):
+        raise ValueError("other files than those that were asked for")
+    projector = None
+    if tower is not None and done["projector"] is not None:
+        path = typed_name(tower, done["projector"]["quantization"])
+        projector = GgufFile(**{**done["projector"], "path": path})
+    reused = None if done["reused"] is None else Reused(**done["reused"])
+    confined = Confined.from_json(done["confined"])
+    return Converted(files, int(done["peak_rss"]), reused, tuple(done["notes"]), projector, confined)
+
+
+def _check_size(made: Path, file: GgufFile) -> None:
+    if made.stat().st_size != file.size:
+        raise WorkerError(f"{made} has {made.stat().st_size:,} bytes, and the worker wrote {file.size!r}.")
+
+
+def _linked(earlier: Iterable[tuple[str, Path]], final: Mapping[str, Path]) -> dict[str, Path]:
+    """Hard links to the earlier package's files beside the new ones; none where one cannot be made."""
+    links: dict[str, Path] = {}
+    try:
+        for name, path in earlier:
+            links[name] = _temporary(final[name].with_name(f"{final[name].name}.earlier"))
+            links[name].unlink(missing_ok=True)
+            links[name].hardlink_to(path)
+    except OSError as error:
+        for link in links.values():
+            link.unlink(missing_ok=True)
+        if error.errno not in _NO_LINK:
+            raise
+        return {}
+    return links
+
+
 def typed_name(path: Path, file_type: str) -> Path:
     """``NAME-mmproj.gguf`` is ``NAME-mmproj-F16.gguf``: only the converter knows the type."""
+    if not _TYPE_NAME.fullmatch(file_type):
+        raise ValueError(f"{file_type!r} is no type")
     return path.with_name(f"{path.stem}-{file_type}{path.suffix}")
 
 

@@ -30,7 +30,7 @@ from ggufpack.convert.layout import FileLayout, PackedValue, plan_file, traits_o
 from ggufpack.convert.reuse import Reuse
 from ggufpack.convert.sources import Rows, TensorSource
 from ggufpack.convert.stream import OnProgress, TensorStream, Types
-from ggufpack.convert.whole import link_files
+from ggufpack.convert.whole import hash_files
 from ggufpack.errors import ConversionError
 from ggufpack.quantize.imatrix import ImportanceMatrix
 from ggufpack.quantize.kernels import Kernels
@@ -110,6 +110,7 @@ class TensorSink:
         self._progress = progress
         self._begun: _Begun | None = None
         self.written: list[Written] = []
+        self.taken_whole = False
         self.reuse: Reuse | None = None
 
     def begin(self, writer: Any) -> None:
@@ -175,7 +176,7 @@ class TensorSink:
         return Encoder(self._kernels, importance, self._allowed, self.reuse)
 
     def _take_whole(self, writer: Any, cache: TensorCache) -> bool:
-        """Whether the earlier files are what would be written; then they are linked."""
+        """Whether the earlier files are what would be written; then nothing is."""
         sources = self._sources(writer)
         types = self._types(writer, sources)
         encoder = self._encoder(sources, types)
@@ -188,12 +189,11 @@ class TensorSink:
         def name(source: TensorSource, rows: Rows, first_row: int) -> None:
             encoder.name(source, rows, [chosen[source.name] for chosen in types], first_row)
 
-        found = link_files(pairs, layouts, sources, name, self._threads)
+        found = hash_files(list(pairs.values()), layouts, sources, name, self._threads)
         keys = [reuse.files.of(index, layout.header) for index, layout in enumerate(layouts)]
         if not found or found != [None if key is None else recall(cache, key) for key in keys]:
-            for path in pairs:
-                path.unlink(missing_ok=True)
             return False
+        self.taken_whole = True
         self.written = [
             Written(layout.file_type, path, layout.size, sha256, _count_types(layout))
             for layout, path, sha256 in zip(layouts, pairs, found, strict=True)

@@ -1,17 +1,16 @@
 """Worker side: whole files of an earlier package, where a conversion would write the same bytes again.
 
 A package that is built again with another Modelfile has the same GGUF. Whether it is the same is told by its
-key (``convert.file_keys``), which costs one read of the source, and by the file's own sha256: it is linked,
-then hashed under its new name.
+key (``convert.file_keys``), which costs one read of the source, and by the file's own sha256. The parent has
+linked it before under another name, and renames that (``convert.process``): this process may not write it.
 
 The link is hard. Two packages never share it for long: the earlier one is replaced by the one that is built.
 """
 
 from __future__ import annotations
 
-import errno
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from ggufpack.convert.layout import FileLayout
 from ggufpack.convert.sources import Rows, TensorSource, Witness
 from ggufpack.packages import sha256_of
 
-# not on this file system, not for this user, or the file is gone meanwhile: then it is written anew
-_NO_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOENT})
 # what names the blocks of some rows; the last argument is the first row's number
 NameBlocks = Callable[[TensorSource, Rows, int], None]
 
@@ -38,37 +35,33 @@ def is_older(checkpoint: Path, files: Sequence[Path]) -> bool:
     return all(path.stat().st_mtime >= newest for path in files)
 
 
-def link_files(
-    pairs: Mapping[Path, Path],
+def hash_files(
+    files: Sequence[Path],
     layouts: Sequence[FileLayout],
     sources: Sequence[TensorSource],
     name_blocks: NameBlocks,
     threads: int,
 ) -> list[str]:
-    """Link files, hash them, and meanwhile name all blocks of the source.
+    """Hash files, and meanwhile name all blocks of the source.
 
     Args:
-        pairs: the new name of each file, and where it is.
+        files: of the earlier package.
         layouts: what a conversion would write, in the same order.
         sources: the tensors, in file order.
         name_blocks: called for all of their rows, in ``threads`` threads.
         threads: that read the source.
 
     Returns:
-        their sha256; nothing when one has another size than it would be written with, or no link is made.
+        their sha256; nothing when one has another size than it would be written with, or is gone.
 
     Raises:
         Exception: whatever reading the source raised.
     """
     try:
-        for (new, earlier), layout in zip(pairs.items(), layouts, strict=True):
-            new.hardlink_to(earlier)
-            if new.stat().st_size != layout.size:
-                return []
-    except OSError as error:
-        if error.errno in _NO_LINK:
+        if any(path.stat().st_size != layout.size for path, layout in zip(files, layouts, strict=True)):
             return []
-        raise
+    except FileNotFoundError:
+        return []
     rows, lock = _all_rows(sources), threading.Lock()
 
     def name_all() -> None:
@@ -80,9 +73,9 @@ def link_files(
                     return
                 name_blocks(*item)
 
-    with ThreadPoolExecutor(threads + len(pairs), thread_name_prefix="whole") as pool:
+    with ThreadPoolExecutor(threads + len(files), thread_name_prefix="whole") as pool:
         naming = [pool.submit(name_all) for _ in range(threads)]
-        hashing = [pool.submit(sha256_of, path) for path in pairs]
+        hashing = [pool.submit(sha256_of, path) for path in files]
         for task in naming:
             task.result()
         return [task.result() for task in hashing]

@@ -6,29 +6,38 @@ batch pays for them once; IMPORTS says how much of transformers (``libraries.Imp
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import logging
 import os
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggufpack.child import Reporter, leave, when_orphaned
+from ggufpack.confinement import Confined, confine, process
+from ggufpack.convert.confined import confinement_of, keep_files_in
 from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
 from ggufpack.convert.libraries import Imports, load_libraries
 from ggufpack.convert.protocol import Job
+from ggufpack.errors import WorkerError
 from ggufpack.vendoring.loading import compiled_elsewhere
 
 if TYPE_CHECKING:
     from ggufpack.convert.reuse import Reuse
     from ggufpack.convert.sink import TensorSink, Written
     from ggufpack.tensor_cache import TensorCache
+
+
+_LAST = ("done", "error", "restart")  # events after which a job is over
 
 
 class Converter:
@@ -209,6 +218,78 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def answer(converter: Converter, job: Job, reporter: Reporter, confined: Confined) -> None:
+    """Convert, and say how it went."""
+    reuse: Reuse | None = None
+    taken_whole = False
+    try:
+        tower: list[Written] = []
+        if job.layer is not None:
+            written = [converter.write_adapter(job, job.layer)]
+        else:
+            sink = converter.convert(job, reporter)
+            written, reuse, taken_whole = sink.written, sink.reuse, sink.taken_whole
+            del sink  # its recipes go now, not with the next job
+            if job.projector is not None and converter.has_projector(job.checkpoint):
+                tower = converter.convert_projector(job, reporter).written
+    except AllOfTransformersNeeded as needed:
+        reporter.send("restart", reason=str(needed.__cause__))
+    except (Exception, SystemExit) as error:  # a few architectures call sys.exit
+        logging.getLogger("ggufpack").exception("conversion failed")
+        reporter.error(explain(error, job.checkpoint))
+    else:
+        reporter.send(
+            "done",
+            files=[_described(file) for file in written],
+            taken_whole=taken_whole,
+            projector=_described(tower[0]) if tower else None,
+            peak_rss=peak_rss(),
+            reused=None if reuse is None else asdict(reuse.reused()),
+            notes=[] if reuse is None else reuse.notes(),
+            confined=confined.to_json(),
+        )
+
+
+def answer_in_copy(converter: Converter, job: Job, reporter: Reporter, libraries: Sequence[Path]) -> None:
+    """Convert in a confined copy of this process, and pass on what it says; the last, when it is gone."""
+    last: list[bytes] = []
+
+    def work(descriptor: int, confined: Confined) -> None:
+        keep_files_in(scratch)
+        reporter.close()
+        answer(converter, job, Reporter(descriptor), confined)
+
+    def pass_on(line: bytes) -> None:
+        event = json.loads(line)
+        if event["event"] == "progress":
+            reporter.progress(int(event["done"]), int(event["total"]), str(event["item"]))
+        elif event["event"] in _LAST:
+            last.append(line)
+
+    if job.cache is not None and not job.plan_only:
+        with contextlib.suppress(OSError):  # the cache itself says what is wrong
+            job.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="job-", dir=Path.cwd()) as folder:
+        scratch = Path(folder)
+        try:
+            ended = process.run(confinement_of(job, libraries, scratch), work, pass_on)
+        except (ValueError, KeyError, TypeError):
+            ended = process.Ended(0, "it said what no conversion says")
+    if ended.excess is not None:
+        reporter.error(
+            WorkerError(
+                f"The conversion of {job.checkpoint} was stopped: {ended.excess}.",
+                action="Close other programs, or use a larger machine; of a stranger's checkpoint, look"
+                " at its files first.",
+                path=job.checkpoint,
+            )
+        )
+    elif ended.status or len(last) != 1:
+        process.end_like(ended)
+    else:
+        reporter.pass_on(last[0])
+
+
 def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None:
     """Serve jobs until standard input closes."""
     # a vocabulary is millions of small objects, none of them a cycle; jobs are collected one by one
@@ -216,7 +297,8 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     # the encoders need the interpreter for moments only, while the vocabulary is read in Python
     sys.setswitchinterval(0.0005)
     reporter = Reporter(descriptor)
-    when_orphaned(lambda: os._exit(1))  # nobody would rename what it writes
+    if not process.can_fork():
+        when_orphaned(lambda: os._exit(1))  # nobody would rename what it writes
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     started = time.perf_counter()
     converter = Converter(vendor, bytecode, imports)
@@ -225,32 +307,11 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
     reporter.send("ready", seconds=time.perf_counter() - started)
     for line in sys.stdin.buffer:
         job = Job.from_line(line)
-        reuse: Reuse | None = None
-        try:
-            tower: list[Written] = []
-            if job.layer is not None:
-                written = [converter.write_adapter(job, job.layer)]
-            else:
-                sink = converter.convert(job, reporter)
-                written, reuse = sink.written, sink.reuse
-                del sink  # its recipes go now, not with the next job
-                if job.projector is not None and converter.has_projector(job.checkpoint):
-                    tower = converter.convert_projector(job, reporter).written
-        except AllOfTransformersNeeded as needed:
-            reporter.send("restart", reason=str(needed.__cause__))
-        except (Exception, SystemExit) as error:  # a few architectures call sys.exit
-            logging.getLogger("ggufpack").exception("conversion failed")
-            reporter.error(explain(error, job.checkpoint))
+        if process.can_fork():
+            answer_in_copy(converter, job, reporter, (vendor, bytecode))
         else:
-            reporter.send(
-                "done",
-                files=[_described(file) for file in written],
-                projector=_described(tower[0]) if tower else None,
-                peak_rss=peak_rss(),
-                reused=None if reuse is None else asdict(reuse.reused()),
-                notes=[] if reuse is None else reuse.notes(),
-            )
-        gc.collect()
+            answer(converter, job, reporter, confine(confinement_of(job, (vendor, bytecode), Path.cwd())))
+            gc.collect()
 
 
 def _described(file: Written) -> dict[str, Any]:

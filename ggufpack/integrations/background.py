@@ -166,6 +166,7 @@ class BackgroundPackager:
             (str(self._cwd),),
             what="packaging process",
             error=WorkerError,
+            secrets=True,  # it may push
         )
         try:
             if self._stopping:

@@ -23,6 +23,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 
 from ggufpack import child, vendoring
 from ggufpack.checkpoint.adapted import open_model
+from ggufpack.confinement import OFF_VARIABLE
 from ggufpack.convert.job import memory_needed
 from ggufpack.convert.process import Converted, Worker
 from ggufpack.convert.protocol import Job
@@ -403,7 +404,7 @@ def own_code(
     tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path, Path]:
     """A checkpoint with a tokenizer class and a config class of its own, and the marks they leave."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # transformers copies trusted code there
+    monkeypatch.setenv(OFF_VARIABLE, "1")  # what it is kept from is in test_confinement.py
     checkpoint = link_checkpoint(tiny_model("llama"), tmp_path / "model")
     marks = tmp_path / "tokenizer-ran", tmp_path / "config-ran"
     bases = {"own_tokenizer": "PreTrainedTokenizerFast", "own_config": "LlamaConfig"}

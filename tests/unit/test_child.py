@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -76,3 +77,25 @@ def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pytest.raises(WorkerError, match="Temporary files of the some child cannot be written"),
     ):
         one.start()
+
+
+def test_an_emptied_temporary_folder_is_said() -> None:
+    """A cleaner of /tmp takes the log of a process that then dies."""
+    child = Child("ggufpack.no_such_module", (), what="conversion worker", error=WorkerError)
+    with child:
+        child.start()
+        shutil.rmtree(child._log.parent)
+        with pytest.raises(WorkerError, match="stopped with status 1") as caught:
+            child.call({})
+    assert "is gone: something empties" in (caught.value.log or "")
+
+
+def test_secrets_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "PGPASSWORD_FILE_PASSWORD")
+    for name in (*secrets, "TOKENIZERS_CACHE", "KEYBOARD"):
+        monkeypatch.setenv(name, "x")
+    child = Child("ggufpack.no_such_module", (), what="", error=WorkerError)
+    assert not child._inherited().keys() & set(secrets)
+    assert {"TOKENIZERS_CACHE", "KEYBOARD", "PATH"} <= child._inherited().keys()
+    trusted = Child("ggufpack.no_such_module", (), what="", error=WorkerError, secrets=True)
+    assert set(secrets) <= trusted._inherited().keys()

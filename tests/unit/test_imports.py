@@ -20,6 +20,7 @@ ORDER = (
     "spec",
     "errors",
     "held",
+    "confinement",
     "child",
     "gguf_header",
     "resources",

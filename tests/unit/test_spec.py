@@ -79,6 +79,7 @@ def test_build_json() -> None:
         "seconds": {"conversion": 1.235},
         "peak_worker_rss": 900_000_000,
         "reused": None,
+        "confinement": None,
         "record": "out/m/ggufpack.json",
     }
 

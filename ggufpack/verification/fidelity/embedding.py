@@ -19,6 +19,7 @@ from ggufpack.proofs import EmbeddingFidelity, TextCosine, TokenizerMiss, Tokeni
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.builtin import BUILTIN_NAME
+from ggufpack.verification.fidelity.confined import packages_beside
 from ggufpack.verification.fidelity.judge import hides_mistakes
 from ggufpack.verification.fidelity.measure import (
     FidelityOptions,
@@ -80,6 +81,7 @@ class EmbeddingCheck:
         self._source_vectors: Vectors | None = None
         self._source_long: Vectors = as_vectors([])
         self._reference = ""
+        self._packages: list[str] = []
         self._source = source_process("embedding_worker", vendor, options)
 
     def __enter__(self) -> EmbeddingCheck:
@@ -105,6 +107,11 @@ class EmbeddingCheck:
             VerificationError: the source or the package cannot be run.
             RegistryError: the server failed.
         """
+        if str(gguf.absolute()) not in self._packages:
+            self._packages = packages_beside(gguf)
+            if self._source_vectors is not None:  # what its process may read is settled when it begins
+                self._source.close()
+                self._source_vectors = None
         source = self._prepare()
         texts = [text.text for text in self._texts]
         tokens = self._tokenize(texts, special=True)
@@ -205,6 +212,7 @@ class EmbeddingCheck:
                 "trust_remote_code": self._options.trust_remote_code,
                 "threads": self._threads,
                 "device": self._options.device,
+                "packages": self._packages,
                 "max_length": self._window,
             }
         )

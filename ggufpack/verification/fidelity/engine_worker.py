@@ -15,6 +15,7 @@ import numpy as np
 from ggufpack.child import Reporter, leave, serve
 from ggufpack.engine.llama import LlamaModel
 from ggufpack.verification.fidelity.compare import Compared, compare_text
+from ggufpack.verification.fidelity.confined import begin_confined, package_confinement
 from ggufpack.verification.fidelity.distributions import Distributions, log_softmax
 
 CANDIDATES = 200  # of a next token: more than a server tells
@@ -85,11 +86,12 @@ def run(descriptor: int) -> None:
     reporter.send("ready")
 
     def begin(request: dict[str, Any]) -> tuple[Package, dict[str, Any]]:
+        begin_confined()
         path = Path(request["model"])
         model = LlamaModel(path, window=request["window"], threads=request["threads"]).__enter__()
         return Package(model, reporter), {"adds_bos": model.adds_bos}
 
-    serve(reporter, begin, "package's model")
+    serve(reporter, begin, "package's model", package_confinement)
 
 
 if __name__ == "__main__":

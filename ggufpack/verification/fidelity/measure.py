@@ -23,6 +23,7 @@ from ggufpack.vendoring.loading import bytecode_folder
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.adapted_source import adaptation_to_json
 from ggufpack.verification.fidelity.builtin import BUILTIN_NAME
+from ggufpack.verification.fidelity.confined import packages_beside
 from ggufpack.verification.fidelity.judge import Judgement, hides_mistakes, judge, judge_decoded
 from ggufpack.verification.fidelity.statistics import Resamples, Values, histogram, perplexity, quantiles
 from ggufpack.verification.fidelity.texts import EvaluationText, builtin_texts, read_calibration
@@ -115,6 +116,7 @@ class FidelityCheck:
         self.texts = self._read_texts()
         self._source = source_process("source_worker", vendor, options)
         self._source_is_open = False
+        self._packages: list[str] = []
         self._texts: tuple[TokenizedText, ...] = ()
         self._reference: Mapping[str, Any] = {}
         self._own: Sequence[float] = ()
@@ -135,6 +137,7 @@ class FidelityCheck:
         Raises:
             VerificationError: the engine is missing or cannot load it.
         """
+        self._use(gguf)
         with package_model(gguf, self.window, self._threads) as package:
             yield package
 
@@ -169,6 +172,7 @@ class FidelityCheck:
         Raises:
             VerificationError: the source or the package cannot be run.
         """
+        self._use(gguf)
         self._prepare()
         texts = [list(text.tokens) for text in self._texts]
         request = {"texts": texts, "source": self._reference["folder"]}
@@ -229,6 +233,14 @@ class FidelityCheck:
 
     # --- the source -------------------------------------------------------------
 
+    def _use(self, gguf: Path) -> None:
+        """Let the source's process read a package: what it may read is settled when it begins."""
+        if str(gguf.absolute()) not in self._packages:
+            self._packages = packages_beside(gguf)
+            if self._source_is_open:
+                self._source.close()
+                self._source_is_open = False
+
     def _open(self) -> None:
         if self._source_is_open:
             return
@@ -240,6 +252,7 @@ class FidelityCheck:
                 "trust_remote_code": self._options.trust_remote_code,
                 "threads": self._threads,
                 "device": self._options.device,
+                "packages": self._packages,
                 "adaptation": None if adaptation is None else adaptation_to_json(adaptation),
             }
         )

@@ -30,6 +30,7 @@ from ggufpack.vendoring.loading import compiled_elsewhere
 from ggufpack.verification.fidelity import cache
 from ggufpack.verification.fidelity.adapted_source import files_of, load_adapted
 from ggufpack.verification.fidelity.compare import Distance, divergence
+from ggufpack.verification.fidelity.confined import begin_confined, source_confinement
 from ggufpack.verification.fidelity.decoded import decoded_size, write_decoded
 from ggufpack.verification.fidelity.distributions import ROWS, Distributions, DistributionWriter, Rows
 from ggufpack.verification.fidelity.rounding import GgufTypes, round_weights, rounded_inputs
@@ -310,7 +311,13 @@ def serve_source(descriptor: int, vendor: Path, bytecode: Path, make: Any) -> No
         import gguf.quants
     forbid_network_and_pickle()
     reporter.send("ready")
-    serve(reporter, lambda request: (make(request, reporter, gguf), {}), "trained model")
+
+    def begin(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        begin_confined()
+        return make(request, reporter, gguf), {}
+
+    libraries = (vendor, bytecode)
+    serve(reporter, begin, "trained model", lambda request: source_confinement(request, libraries))
 
 
 if __name__ == "__main__":
