@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggufpack.child import Reporter, leave, when_orphaned
-from ggufpack.confinement import Confined, confine, process
+from ggufpack.confinement import Confined, Confinement, confine, process
 from ggufpack.convert.confined import confinement_of, keep_files_in
 from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
@@ -310,7 +310,8 @@ def run(vendor: Path, bytecode: Path, descriptor: int, imports: Imports) -> None
         if process.can_fork():
             answer_in_copy(converter, job, reporter, (vendor, bytecode))
         else:
-            answer(converter, job, reporter, confine(confinement_of(job, (vendor, bytecode), Path.cwd())))
+            # a limit for this job would hold the next one, which may be larger
+            answer(converter, job, reporter, confine(Confinement()))
             gc.collect()
 
 
