@@ -48,7 +48,6 @@ audit: $(READY)
 
 # hours: a million executions of each target; FUZZ_ARGS="manifest --seconds 60" for less
 fuzz: $(READY)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 # an hour: real builds are killed, their disk filled, their server stopped

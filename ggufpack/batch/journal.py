@@ -130,11 +130,17 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Give claims and the lease back."""
-        with self._lock:
-            self._connection.execute("UPDATE items SET lease = NULL WHERE lease = ?", (self.lease.name,))
-            self._connection.close()
-            self.lease.close()
+        """Give claims and the lease back.
+
+        Raises:
+            JournalError: the claims could not be written; they end with the lease all the same.
+        """
+        with self._lock, self._mapped():
+            try:
+                self._connection.execute("UPDATE items SET lease = NULL WHERE lease = ?", (self.lease.name,))
+            finally:
+                self._connection.close()
+                self.lease.close()
 
     # --- claims -----------------------------------------------------------------
 
@@ -311,7 +317,8 @@ class Journal:
             for statement in _STATEMENTS:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        # written always: a file that SQLite only reads is refused here, and not after the first build
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
         (check,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if check != "ok":

@@ -30,7 +30,7 @@ def main() -> int:
         print("It holds.")  # noqa: T201
         return 0
     if importlib.util.find_spec("atheris") is None:
-        parser.error("atheris is not installed: pip install 'ggufpack[fuzz]'")
+        parser.error("atheris is not installed: it has wheels for x86-64 Linux and CPython 3.11 to 3.13 only")
     rows = []
     for name in options.target or targets.names():
         corpus = options.corpus or campaign.default_corpus()
