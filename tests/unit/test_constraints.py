@@ -62,7 +62,11 @@ def test_constraints_hold_exact_versions_and_no_addresses() -> None:
 
 
 # read in the distributions: their metadata say nothing
-_READ = {"axe-playwright-python": "MIT", "cuda-toolkit": "an empty package of NVIDIA's"}
+_READ = {
+    "atheris": "Apache-2.0",
+    "axe-playwright-python": "MIT",
+    "cuda-toolkit": "an empty package of NVIDIA's",
+}
 
 
 def test_the_licence_of_every_dependency_is_known() -> None:
