@@ -17,6 +17,7 @@ from ggufpack.packages import cache_folder
 from ggufpack.resources import data_folder
 from ggufpack.store.check import check_store
 from ggufpack.store.folder import StoreFolder
+from tests.crowd import threads
 from tests.crowd.together import Answer, Command, Together, together
 from tests.crowd.together import ggufpack as command
 from tests.support.batch import training_output
@@ -233,7 +234,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 
 def _in_threads(shared: Shared, names: list[str], winners: int) -> Row:
-    ran = shared.run([[sys.executable, "-m", "tests.crowd.threads", shared.checkpoint, shared.out, *names]])
+    ran = shared.run([[sys.executable, Path(threads.__file__), shared.checkpoint, shared.out, *names]])
     (answer,) = ran.answers
     if answer.code:
         return _row(ran, len(names), [answer.err])

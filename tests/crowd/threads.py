@@ -1,4 +1,4 @@
-"""Builds in threads of one process: ``python -m tests.crowd.threads CHECKPOINT OUTPUT NAME…``.
+"""Builds in threads of one process: ``python threads.py CHECKPOINT OUTPUT NAME…``.
 
 Prints a JSON list: for each name its package folder, or the error's class and sentence.
 """

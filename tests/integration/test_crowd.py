@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.crowd.__main__ import lone_build
 from tests.crowd.scenarios import Shared, one_vendor_folder, threads_with_one_name
 
 
 def test_of_builds_under_one_name_one_is_there_and_the_others_say_so(
-    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
     checkpoint = tiny_model("llama-spm")
     shared = Shared(checkpoint, lone_build(checkpoint, tmp_path / "lone"), tmp_path, builds=2)
     row = threads_with_one_name(shared)

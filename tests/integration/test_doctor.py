@@ -55,7 +55,7 @@ def test_the_real_checkpoint_is_fine_to_the_last_weight(smollm2: Path) -> None:
 def test_our_own_package_has_no_finding_but_that_it_is_not_verified(package: Path) -> None:
     found = examine(package, deep=True)
     assert ids(found) == {"GP164"}
-    assert {one.check for one in found.not_checked} == {"Modelfile against the record"}
+    assert not found.not_checked
 
 
 def test_a_wrong_eos_that_the_gguf_package_wrote(package: Path, tmp_path: Path) -> None:
