@@ -21,7 +21,6 @@ from blake3 import blake3
 from ggufpack import __version__
 from ggufpack.convert.layout import PackedValue
 from ggufpack.tensor_cache import TensorCache
-from ggufpack.vendoring.lock import load_lock
 
 KIND = "VOCABULARY"
 _FORMAT = 1  # raise it when the bytes of an entry change
@@ -37,16 +36,17 @@ _SUBFOLDERS = ("additional_chat_templates",)  # transformers, tokenization_utils
 _LENGTHS = struct.Struct("<IQ")
 
 
-def set_vocabulary(model: Any, set_vocab: Callable[[], None], cache: TensorCache) -> None:
+def set_vocabulary(model: Any, set_vocab: Callable[[], None], cache: TensorCache, converter: str) -> None:
     """Call ``set_vocab``, or take what it added to the writer the last time.
 
     Args:
         model: the converter's object; all but the vocabulary is in its ``gguf_writer``.
         set_vocab: its method.
         cache: where the pairs are kept.
+        converter: digest of the vendored tree.
     """
     pairs = model.gguf_writer.kv_data[0]
-    key = _key(model)
+    key = _key(model, converter)
     kept = cache.read_all(key, KIND)
     if kept is not None:
         pairs.update(_unpacked(kept))
@@ -72,13 +72,13 @@ def is_kept(model: Any, *, trust_remote_code: bool) -> bool:
     return not trust_remote_code and getattr(model, "target_model_dir", None) is None
 
 
-def _key(model: Any) -> bytes:
+def _key(model: Any, converter: str) -> bytes:
     hyperparameters = {name: value for name, value in model.hparams.items() if name != "_name_or_path"}
     known = model.gguf_writer.kv_data[0].items()
     parts = (
         _FORMAT,
         __version__,
-        load_lock().tree_sha256,
+        converter,
         [version(name) for name in _READERS],
         type(model).__qualname__,
         hyperparameters,

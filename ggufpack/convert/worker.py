@@ -30,6 +30,7 @@ from ggufpack.convert.libraries import Imports, load_libraries
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
 from ggufpack.vendoring.loading import compiled_elsewhere
+from ggufpack.vendoring.lock import load_lock
 
 if TYPE_CHECKING:
     from ggufpack.convert.reuse import Reuse
@@ -47,6 +48,7 @@ class Converter:
         # before the vendored tree is on the path: these keep their own compiled files
         load_libraries(imports)
         self._imports = imports
+        self._tree = load_lock().tree_sha256  # what is confined cannot read the lock
         self._vendor = vendor
         self._bytecode = bytecode
         os.environ.pop("NO_LOCAL_GGUF", None)  # set, even empty, it makes the converter take another gguf
@@ -160,7 +162,7 @@ class Converter:
                 # the path is only a name: the sink writes job.outputs
                 model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf", **added)
                 kept = cache if is_kept(model, trust_remote_code=job.trust_remote_code) else None
-                _begin_before_vocabulary(model, sink, kept)
+                _begin_before_vocabulary(model, sink, kept, self._tree)
                 model.write()
         finally:
             gguf.GGUFWriter = usual
@@ -187,7 +189,7 @@ def _merging(job: Job) -> AbstractContextManager[None]:
     return merging(Merge.from_json(job.merge), plan_only=job.plan_only)
 
 
-def _begin_before_vocabulary(model: Any, sink: TensorSink, cache: TensorCache | None) -> None:
+def _begin_before_vocabulary(model: Any, sink: TensorSink, cache: TensorCache | None, converter: str) -> None:
     """Start the encoders when only the vocabulary is missing.
 
     ``set_vocab`` is the last step of ``prepare_metadata`` (conversion/base.py, ``TextModel``). Where
@@ -203,7 +205,7 @@ def _begin_before_vocabulary(model: Any, sink: TensorSink, cache: TensorCache | 
         if cache is None:
             set_vocab()
         else:
-            set_vocabulary(model, set_vocab, cache)
+            set_vocabulary(model, set_vocab, cache, converter)
 
     model.set_vocab = begin_and_set_vocab
 
