@@ -590,7 +590,7 @@ def test_merging_takes_no_more_memory_than_estimated(small: Path, out: Path, tmp
         merge = model.adaptation.merge.to_json()
         made = convert(worker, model.folder, out, "Q8_0", merge=merge)
         assert made.peak_rss < memory_needed(model, threads=2)
-        assert made.peak_rss > 600_000_000 + 2 * 4 * 256 * width  # it was merged, in float32
+        assert made.peak_rss > 300_000_000 + 2 * 4 * 256 * width  # it was merged, in float32
 
 
 def widen_feed_forward(checkpoint: Path, width: int) -> None:
