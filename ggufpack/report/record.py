@@ -13,6 +13,7 @@ from typing import Any
 
 from ggufpack import __version__
 from ggufpack.checkpoint import Adaptation, Checkpoint
+from ggufpack.errors import CheckpointFileError
 from ggufpack.packages import sha256_of
 from ggufpack.report.sbom import CONVERSION_PACKAGES
 from ggufpack.spec import BuildResult, BuildSpec
@@ -112,7 +113,14 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 def _digests(folder: Path) -> dict[str, str]:
     small = sorted(path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file())
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in small}
+    return {path.name: _digest(path) for path in small}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointFileError(f"{path} cannot be read: {error.strerror or error}.", path=path) from error
 
 
 def _adapters(adaptation: Adaptation | None) -> list[dict[str, Any]]:

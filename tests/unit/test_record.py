@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from ggufpack.checkpoint import open_checkpoint
+from ggufpack.errors import CheckpointFileError
 from ggufpack.report.record import make_record, write_record
 from ggufpack.spec import BuildSpec
 from tests.unit.builders import result
@@ -94,3 +97,16 @@ def test_it_is_readable_and_never_written_over(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == '{\n  "system": "Sei kürzer."\n}\n'
     with pytest.raises(FileExistsError):
         write_record(path, {})
+
+
+def test_a_file_that_can_be_read_no_more(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(folder)
+
+    def broken(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(CheckpointFileError, match="cannot be read: Input/output error"):
+        make_record(BuildSpec(folder), checkpoint, result(tmp_path), {}, {})
