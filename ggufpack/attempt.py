@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufpack.errors import GgufpackError, UsageError
+from ggufpack.errors import GgufpackError
 from ggufpack.held import hold, take_dead
-from ggufpack.package_folder import clean_up, parent_folder
+from ggufpack.package_folder import clean_up, parent_folder, unwritable
 from ggufpack.registry import OllamaServer, leftovers
 from ggufpack.registry.register import temporary_prefix
 from ggufpack.spec import EventHandler, Note
@@ -68,7 +68,7 @@ class Attempt:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _unwritable(self.mark, error) from error
+            raise unwritable(self.mark, error) from error
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def attempt_at(final: Path, token: str | None, on_event: EventHandler) -> Iterat
                     clean_up(final, path.name[len(prefix) :])
                     dead.append(path)
         except OSError as error:
-            raise _unwritable(final.parent, error) from error
+            raise unwritable(final.parent, error) from error
         files = {str(file) for mark in dead for file in _said(mark, "files") or ()}
         try:
             yield Attempt(own.name[len(prefix) :], own, frozenset(files))
@@ -155,9 +155,3 @@ def _clean_server(host: str, token: str) -> None:
         server.check()  # within seconds: a server that hangs holds nobody up
         for name in leftovers(server, token):
             server.delete(name)
-
-
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"{path} cannot be written: {error.strerror or error}.", action="Choose another --output.", path=path
-    )

@@ -77,7 +77,7 @@ def _only_one(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -139,7 +139,7 @@ def refusals(path: Path) -> Iterator[None]:
                 action="Make room, or choose another --output.",
                 path=path,
             ) from error
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def parent_folder(final: Path) -> Iterator[None]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(final.parent, error) from error
+        raise unwritable(final.parent, error) from error
     try:
         yield
     finally:
@@ -187,7 +187,7 @@ def _make_working(final: Path, token: str | None) -> Path:
             with contextlib.suppress(FileNotFoundError):  # a build that failed has just removed it
                 return Path(tempfile.mkdtemp(prefix=working_prefix(final, token), dir=final.parent))
     except OSError as error:
-        raise _unwritable(final.parent, error) from error
+        raise unwritable(final.parent, error) from error
 
 
 def clean_up(final: Path, token: str) -> None:
@@ -231,7 +231,8 @@ def _remove(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def _unwritable(folder: Path, error: OSError) -> UsageError:
+def unwritable(folder: Path, error: OSError) -> UsageError:
+    """What the system refuses to write there, as a sentence."""
     return UsageError(
         f"{folder} cannot be written: {error.strerror or error}.",
         action="Choose another --output.",

@@ -165,7 +165,8 @@ def read_checkpoint(
     findings = list(raised_before)
     config, raised = read_config(folder)
     findings += raised
-    findings += pooling_findings(folder, config)
+    pipeline = read_pipeline(folder) if config.embeds else None
+    findings += pooling_findings(folder, config, pipeline)
     check_weight_format(config, {name: tensor.dtype for name, tensor in tensors.items()})
     findings += check_layers(tensors, config.text, folder)
     generation, raised = read_generation(folder, config.text, config.path, generates=not config.embeds)
@@ -185,7 +186,7 @@ def read_checkpoint(
         tokenizer=tokenizer,
         chat_template=chat_template,
         license_files=license_files(folder),
-        pipeline=read_pipeline(folder) if config.embeds else None,
+        pipeline=pipeline,
         findings=tuple(sorted(findings, key=lambda finding: finding.id)),
     )
 
@@ -209,11 +210,10 @@ def layout_findings(given: Path, folder: Path) -> list[Finding]:
     return findings
 
 
-def pooling_findings(folder: Path, config: ModelConfig) -> list[Finding]:
+def pooling_findings(folder: Path, config: ModelConfig, pipeline: SentencePipeline | None) -> list[Finding]:
     """Whether an embedding model says how it pools, and what a GGUF cannot hold of it."""
     if not config.embeds:
         return []
-    pipeline = read_pipeline(folder)
     if pipeline is not None:
         return pipeline_findings(pipeline)
     return [

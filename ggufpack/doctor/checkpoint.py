@@ -27,6 +27,7 @@ from ggufpack.checkpoint.header import read_header
 from ggufpack.checkpoint.jsonfiles import read_object
 from ggufpack.checkpoint.layers import check_layers
 from ggufpack.checkpoint.layout import ADAPTER_CONFIG, CONFIG
+from ggufpack.checkpoint.sentence import read_pipeline
 from ggufpack.checkpoint.tensors import read_tensors
 from ggufpack.checkpoint.tokenizer import TOKENIZER_CONFIG, TOKENIZER_FILES, read_tokenizer
 from ggufpack.doctor.examination import DEEP, Log
@@ -154,7 +155,8 @@ def _read_parts(log: Log, parts: _Parts) -> None:
     if (folder / CONFIG).is_file():
         with log.check(CONFIGURATION):
             parts.config, raised = read_config(folder)
-            log.add([*raised, *pooling_findings(folder, parts.config)])
+            pipeline = read_pipeline(folder) if parts.config.embeds else None
+            log.add([*raised, *pooling_findings(folder, parts.config, pipeline)])
     else:
         log.skip(CONFIGURATION, f"there is no {CONFIG}")
     if any(folder.glob("model*.safetensors*")):
