@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from ggufpack.batch.scratch import own_scratch
@@ -27,6 +31,13 @@ def connect(address: str | None, stack: contextlib.ExitStack) -> None:
 
     if ray.is_initialized():
         return  # the caller's
+    with _own_handler(stack):
+        _init(address, stack)
+
+
+def _init(address: str | None, stack: contextlib.ExitStack) -> None:
+    import ray
+
     if address is None:
         scratch = str(stack.enter_context(own_scratch()).scratch)
         stack.callback(ray.shutdown)
@@ -39,6 +50,22 @@ def connect(address: str | None, stack: contextlib.ExitStack) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise _unreachable(address, str(error).strip().splitlines()[0]) from error
+
+
+@contextlib.contextmanager
+def _own_handler(stack: contextlib.ExitStack) -> Iterator[None]:
+    """Keep this process's handler of SIGTERM: ``ray.init`` sets one that exits with 15, and leaves it.
+
+    Where there was none Ray's stays until ``stack`` is left: it unwinds, the default would leave processes.
+    """
+    before: Any = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield  # Ray sets none in a thread; None was set in C, and cannot be set again
+        return
+    stack.callback(signal.signal, signal.SIGTERM, before)
+    yield
+    if before is not signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _require_answer(address: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ggufpack.cli.common import ENDED_BY_SIGNAL, ReportingCommand, json_option, quiet_option
+from ggufpack.cli.common import ReportingCommand, json_option, quiet_option, signal_behind
 from ggufpack.cli.options import batch_options, make_spec
 from ggufpack.errors import INTERRUPTED_EXIT_CODE
 
@@ -142,9 +142,9 @@ def _run(running: BatchRun, plans: Iterable[BatchPlan], view: BatchView) -> Batc
     except KeyboardInterrupt:
         interrupted_by = INTERRUPTED_EXIT_CODE
     except SystemExit as error:
-        if error.code not in ENDED_BY_SIGNAL:
+        interrupted_by = signal_behind(error)
+        if interrupted_by is None:
             raise
-        interrupted_by = int(error.code)
     seconds = time.monotonic() - started
     return BatchResult(tuple(rows.values()), tuple(left_out.values()), seconds, interrupted_by)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ENDING = {signal.SIGTERM: "Terminated.", signal.SIGHUP: "The terminal was closed."}
 #: exit code of a command that a signal ended, and what it says
 ENDED_BY_SIGNAL = {128 + number: sentence for number, sentence in _ENDING.items()}
+#: exit codes of the signals that ended this process's command
+_arrived: list[int] = []
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress, only findings and the result.")
@@ -42,11 +45,9 @@ class ReportingCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors of ours, Ctrl-C and bugs each end it in their own way."""
         as_json = bool(ctx.params.get("as_json"))
-        for number in _ENDING:
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does what it starts
-                signal.signal(number, _end)
         try:
-            return super().invoke(ctx)
+            with _unwinding():
+                return super().invoke(ctx)
         except GgufpackError as error:
             report_error(error, as_json=as_json)
             ctx.exit(error.exit_code)
@@ -54,9 +55,11 @@ class ReportingCommand(click.Command):
             _print_failure("Interrupted.", INTERRUPTED_EXIT_CODE, as_json=as_json)
             ctx.exit(INTERRUPTED_EXIT_CODE)
         except SystemExit as error:
-            if isinstance(error.code, int) and error.code in ENDED_BY_SIGNAL:
-                _print_failure(ENDED_BY_SIGNAL[error.code], error.code, as_json=as_json)
-            raise
+            code = signal_behind(error)
+            if code is None:
+                raise
+            _print_failure(ENDED_BY_SIGNAL[code], code, as_json=as_json)
+            ctx.exit(code)
         except (click.exceptions.Exit, click.ClickException):
             raise
         except Exception as error:  # noqa: BLE001 - a bug ends the command with its traceback
@@ -90,7 +93,29 @@ def _print_failure(sentence: str, exit_code: int, *, as_json: bool) -> None:
     echo(sentence, err=True)
 
 
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
+def signal_behind(error: SystemExit) -> int | None:
+    """Exit code for the signal that ``error`` comes from; not always its own code: Ray's calls make it 1."""
+    code = _arrived[0] if _arrived else error.code
+    return code if isinstance(code, int) and code in ENDED_BY_SIGNAL else None
+
+
+@contextlib.contextmanager
+def _unwinding() -> Iterator[None]:
     """These signals unwind the stack like Ctrl-C, so that temporary files and models go."""
+    # nohup ignores SIGHUP, and so does what it starts
+    numbers = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _end)
+    _arrived.clear()
+    try:
+        yield
+    finally:
+        if not _arrived:
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # once is enough
+    _arrived.append(128 + number)
     sys.exit(128 + number)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -43,9 +44,11 @@ NODE: dict[str, Any] = {"num_cpus": 2, "memory": 4 * GIB, "object_store_memory":
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One node, with room for one item; drivers are there."""
+    tmp_path_factory.getbasetemp()  # not below the folder that is removed at the end
     folder = Path(tempfile.mkdtemp(prefix="ggp-ray-"))  # its sockets need a short path
+    before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TMPDIR", str(folder))
@@ -59,6 +62,7 @@ def cluster() -> Iterator[Cluster]:
             finally:
                 started.shutdown()  # type: ignore[no-untyped-call]
     finally:
+        signal.signal(signal.SIGTERM, before)  # a node that runs here sets its own
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -252,6 +256,49 @@ def kill_builders() -> None:
             process.kill()
 
 
+def test_a_terminated_driver_ends_as_without_ray(
+    connected: Cluster, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """``ray.init`` sets a handler of SIGTERM of its own, and Ray's calls make 1 of every exit code."""
+    output = tmp_path / "packages"
+    words: list[str | Path] = [tiny_model("llama-224"), "--output", output, "--executor", "ray"]
+    words += [
+        "--address",
+        connected.address,
+        "--no-register",
+        "--verify",
+        "none",
+        "-q",
+        "Q8_0",
+        "--template",
+        "chatml",
+    ]
+    driver = start(words, tmp_path / "first")
+    wait_until(lambda: list(output.glob(".*.tmp-*")), driver)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(60) == 128 + signal.SIGTERM
+    assert "1 interrupted" in (tmp_path / "first" / "out").read_text()
+
+
+def test_the_handler_of_sigterm_stays_the_callers(cluster: Cluster) -> None:
+    """In a process of its own: a second connection would end this one's."""
+    script = (
+        "import contextlib, signal, sys\n"
+        "from ggufpack.batch.ray_cluster import connect\n"
+        "def mine(*_): ...\n"
+        "for handler in (mine, signal.SIG_DFL):\n"
+        "    signal.signal(signal.SIGTERM, handler)\n"
+        "    with contextlib.ExitStack() as stack:\n"
+        "        connect(sys.argv[1], stack)\n"
+        "        during = signal.getsignal(signal.SIGTERM)\n"
+        "        assert (during is mine) == (handler is mine), during\n"
+        "    assert signal.getsignal(signal.SIGTERM) is handler\n"
+    )
+    command_line = [sys.executable, "-c", script, cluster.address]
+    done = subprocess.run(command_line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_killed_driver_loses_nothing_and_leaves_nothing(
     connected: Cluster, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
@@ -322,11 +369,12 @@ def test_the_same_files_as_here_though_a_node_is_killed(
         outcomes = {outcome.key: digests(outcome) for outcome in executor.run(items, on_event)}
     assert killed.is_set()
     assert outcomes == {name: here[kind] for name, kind in kinds.items()}
-    notes = [key for key, event in events if isinstance(event, Note) and "was lost" in event.message]
-    assert len(notes) == 1
+    lost = [key for key, event in events if isinstance(event, Note) and "was lost" in event.message]
+    # the one at work there, and one that was done but whose outcome had not been fetched
+    assert 1 <= len(lost) == len(set(lost)) <= 2
     assert names(tmp_path) == set(kinds)
     for key in outcomes:
         mine = [event for of, event in events if of == key]
         assert any(isinstance(event, Progress) for event in mine)
         starts = [event for event in mine if isinstance(event, StageStarted) and event.stage is Stage.REPORT]
-        assert len(starts) == 1
+        assert len(starts) == 1 or (key in lost and len(starts) == 2)
