@@ -15,8 +15,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ class Converter:
         import gguf
         import torch
 
-        from ggufpack.convert.sink import Output, ProjectorSink, capturing_writer
+        from ggufpack.convert.sink import Output, ProjectorSink
         from ggufpack.quantize.kernels import load_kernels
 
         assert job.projector is not None  # noqa: S101 - the caller looked
@@ -92,20 +92,14 @@ class Converter:
             earlier={},
             progress=reporter.progress,
         )
-        usual = gguf.GGUFWriter
-        gguf.GGUFWriter = capturing_writer(sink)
-        try:
-            with compiled_elsewhere(self._bytecode), torch.inference_mode():
-                config = conversion.ModelBase.load_hparams(job.checkpoint, False)
-                architecture = conversion.get_model_architecture(config, conversion.ModelType.MMPROJ)
-                model_class = conversion.get_model_class(architecture, mmproj=True)
-                guessed = gguf.LlamaFileType.GUESSED
-                model = model_class(job.checkpoint, guessed, job.checkpoint / "unused.gguf")
-                sink.name_type(model.ftype.name.partition("_")[2])
-                model.write()
-        finally:
-            gguf.GGUFWriter = usual
-            sink.close()
+        with _writing_into(sink), compiled_elsewhere(self._bytecode), torch.inference_mode():
+            config = conversion.ModelBase.load_hparams(job.checkpoint, False)
+            architecture = conversion.get_model_architecture(config, conversion.ModelType.MMPROJ)
+            model_class = conversion.get_model_class(architecture, mmproj=True)
+            guessed = gguf.LlamaFileType.GUESSED
+            model = model_class(job.checkpoint, guessed, job.checkpoint / "unused.gguf")
+            sink.name_type(model.ftype.name.partition("_")[2])
+            model.write()
         return sink
 
     def write_adapter(self, job: Job, layer: Mapping[str, Any]) -> Written:
@@ -121,7 +115,7 @@ class Converter:
         import gguf
         import torch
 
-        from ggufpack.convert.sink import Output, TensorSink, capturing_writer
+        from ggufpack.convert.sink import Output, TensorSink
         from ggufpack.convert.vocabulary import is_kept
         from ggufpack.quantize.imatrix import load_imatrix
         from ggufpack.quantize.kernels import load_kernels
@@ -148,28 +142,38 @@ class Converter:
             "f16": gguf.LlamaFileType.MOSTLY_F16,
             "bf16": gguf.LlamaFileType.MOSTLY_BF16,
         }[job.intermediate]
-        usual = gguf.GGUFWriter
-        gguf.GGUFWriter = capturing_writer(sink)
-        try:
-            with compiled_elsewhere(self._bytecode), torch.inference_mode(), _merging(job):
-                base = self._conversion.ModelBase
-                config = base.load_hparams(job.checkpoint, False)
-                kind = self._conversion.ModelType.TEXT
-                architecture = self._conversion.get_model_architecture(config, kind)
-                model_class = self._conversion.get_model_class(architecture)
-                # without additions it reads the file itself, as it does on the command line
-                added = {"hparams": {**config, **job.config}} if job.config else {}
-                # the path is only a name: the sink writes job.outputs
-                model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf", **added)
-                kept = cache if is_kept(model, trust_remote_code=job.trust_remote_code) else None
-                _begin_before_vocabulary(model, sink, kept, self._tree)
-                model.write()
-        finally:
-            gguf.GGUFWriter = usual
-            sink.close()
+        with _writing_into(sink), compiled_elsewhere(self._bytecode), torch.inference_mode(), _merging(job):
+            base = self._conversion.ModelBase
+            config = base.load_hparams(job.checkpoint, False)
+            kind = self._conversion.ModelType.TEXT
+            architecture = self._conversion.get_model_architecture(config, kind)
+            model_class = self._conversion.get_model_class(architecture)
+            # without additions it reads the file itself, as it does on the command line
+            added = {"hparams": {**config, **job.config}} if job.config else {}
+            # the path is only a name: the sink writes job.outputs
+            model = model_class(job.checkpoint, intermediate, job.checkpoint / "unused.gguf", **added)
+            kept = cache if is_kept(model, trust_remote_code=job.trust_remote_code) else None
+            _begin_before_vocabulary(model, sink, kept, self._tree)
+            model.write()
         if not sink.written:
             raise RuntimeError("the converter no longer writes through gguf.GGUFWriter.write_tensors_to_file")
         return sink
+
+
+@contextmanager
+def _writing_into(sink: TensorSink) -> Iterator[None]:
+    """What the converter writes goes into ``sink``, which is closed at the end."""
+    import gguf
+
+    from ggufpack.convert.sink import capturing_writer
+
+    usual = gguf.GGUFWriter
+    gguf.GGUFWriter = capturing_writer(sink)
+    try:
+        yield
+    finally:
+        gguf.GGUFWriter = usual
+        sink.close()
 
 
 def _worth_looking_at(job: Job) -> dict[str, Path]:
