@@ -88,7 +88,12 @@ class BlobStore:
                 if not resume or isinstance(error, WrongContentError):
                     partial.unlink(missing_ok=True)
                 raise
-            sync(self.folder)
+            try:
+                sync(self.folder)
+            except BaseException:
+                if not resume:
+                    final.unlink()
+                raise
         return True
 
     def remove(self, blob: Blob) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,7 +121,7 @@ class StoreFolder:
                 writer.remove_unused()
 
     def write_manifests(self, manifests: Mapping[ModelName, bytes]) -> None:
-        """Write all of them beside their places, then put each there."""
+        """Write all of them beside their places, then put each there: all of them, or none."""
         with refusals(self._manifests):
             self._manifests.mkdir(parents=True, exist_ok=True)
             # not deep enough for the server to take it for a manifest
@@ -132,10 +133,11 @@ class StoreFolder:
                     write_new(scratch, content)
                     scratch.chmod(0o644)
                     moves.append((scratch, self.path(there.get(name.key, name))))
-                for scratch, final in moves:
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    scratch.replace(final)
-                    sync(final.parent)
+                with _undone_on_error(folder, [final for _, final in moves]):
+                    for scratch, final in moves:
+                        final.parent.mkdir(parents=True, exist_ok=True)
+                        scratch.replace(final)
+                        sync(final.parent)
 
 
 class StoreWriter:
@@ -176,6 +178,27 @@ class StoreWriter:
         """Remove what was written for a model that did not come to be."""
         for blob in self._new:
             self.store.blobs.remove(blob)
+
+
+@contextmanager
+def _undone_on_error(scratch: Path, paths: Sequence[Path]) -> Iterator[None]:
+    """Files that are replaced in the block are as before when it ends early; copies are in ``scratch``."""
+    before = []
+    for number, path in enumerate(paths):
+        kept = scratch / f"{number}.before"
+        if path.exists():
+            shutil.copy2(path, kept)
+            sync(kept)
+        before.append((path, kept))
+    try:
+        yield
+    except BaseException:
+        for path, kept in before:
+            if kept.exists():
+                kept.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def path_of_name(name: ModelName) -> str:

@@ -107,6 +107,21 @@ def test_a_rest_that_is_too_long_does_no_harm(blobs: BlobStore) -> None:
     assert blobs.path(BLOB).read_bytes() == WEIGHTS
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_name_that_could_not_be_made_durable(
+    blobs: BlobStore, resume: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a blob that nobody knows to have written."""
+
+    def refuse(_folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("ggufpack.store.blobs.sync", refuse)
+    with pytest.raises(StoreError, match="Input/output error"):
+        blobs.put(BLOB, io.BytesIO(WEIGHTS), ignore, resume=resume)
+    assert contents_of(blobs.folder) == ({blobs.path(BLOB).name: WEIGHTS} if resume else {})
+
+
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no room for .*/here") as caught, refusals(tmp_path / "here"):
         raise OSError(errno.ENOSPC, "No space left on device")

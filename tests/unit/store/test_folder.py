@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def test_what_is_not_published_goes(tmp_path: Path) -> None:
             assert contents_of(tmp_path) != before
             raise error
         assert contents_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("calls", [1, 2])  # one copy of what there was comes before
+def test_names_that_could_not_be_made_durable_are_as_before(
+    tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was replaced, and one that was not there: a manifest must not name blobs that were removed."""
+    store = small_store(tmp_path)
+    before = contents_of(tmp_path)
+    synced = []
+
+    def refuse(folder: Path) -> None:
+        synced.append(folder)
+        if len(synced) > calls and folder.name in ("small", "another"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ggufpack.store.folder.sync", refuse)
+    with pytest.raises(StoreError, match="no room"):
+        put_model(store, ["small:q8_0", "another:one"], (b"new", b"a config"))
+    assert any(folder.name == "small" for folder in synced)
+    assert contents_of(tmp_path) == before
 
 
 def test_no_store(tmp_path: Path) -> None:
