@@ -280,10 +280,12 @@ def _of_prompt(verification: Verification, case: PromptCase) -> Finding | None:
 def _of_smoke(verification: Verification, smoke: SmokeResult) -> list[Finding]:
     found = []
     if smoke.done_reason != "stop":
+        # Ollama breaks one off that repeats itself, and says neither why nor how long it was
+        length = f"{smoke.generated_tokens} tokens" if smoke.done_reason else "the server broke it off"
         found.append(
             _error(
                 DOES_NOT_STOP,
-                f"{verification.model} did not end its answer ({smoke.generated_tokens} tokens)",
+                f"{verification.model} did not end its answer ({length})",
                 "Check the end token and the stop parameters. A model with random weights never stops.",
             )
         )

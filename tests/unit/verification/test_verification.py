@@ -226,6 +226,19 @@ def test_an_answer_that_is_not_good(answer: Generation, identifier: str, reason:
     assert reason in (done.smoke.detail or "")
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Generation("on", "length", 9, 128), "(128 tokens)"),
+        (Generation("MATMAT", "", 9, 0), "(the server broke it off)"),
+    ],
+)
+def test_how_an_answer_ended_instead(answer: Generation, said: str) -> None:
+    done = verify(FakeEngine(answer=answer), "smoke", model="m", expected=None)
+    (finding,) = (one for one in findings_of(done) if one.id == "GP606")
+    assert finding.message == f"m did not end its answer {said}"
+
+
 def test_several_faults_of_an_answer_are_all_said() -> None:
     smoke = run_smoke(
         FakeEngine(answer=Generation("<a><b>", "length", 1, 7)), special_texts=("<b>", "<a>", "\n", "<a>")
