@@ -30,6 +30,8 @@ GO_LOSES = "GP437"
 NO_QUESTION = "GP438"
 THOUGHTS_IN_TEXT = "GP439"
 CALLS_NOT_READ = "GP440"
+EXAMINATION_STOPPED = "GP441"
+LEARNING_STOPPED = "GP442"
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,16 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
             Severity.WARNING,
             "With the Go TEMPLATE Ollama does not recognise this model's tool calls: they come as text.",
             "Use a server of 0.30 or later, where the chat template itself can run.",
+        ),
+        EXAMINATION_STOPPED: FindingKind(
+            Severity.ERROR,
+            "The chat template cannot be examined: {problem}.",
+            "Look for loops that repeat themselves in the template, or name another with --template.",
+        ),
+        LEARNING_STOPPED: FindingKind(
+            Severity.WARNING,
+            "No Go TEMPLATE was learned of the chat template: {problem}.",
+            "Look for loops that repeat themselves in the template.",
         ),
         SERVER_UNKNOWN: FindingKind(
             Severity.UNCHECKED,

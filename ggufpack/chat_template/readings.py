@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ggufpack.chat_template.answers import CALL, calling_answer
+from ggufpack.chat_template.budget import LearningLimitError, learning_budget
+from ggufpack.chat_template.findings import EXAMINATION_STOPPED, make_finding
 from ggufpack.chat_template.go.parse import parse
 from ggufpack.chat_template.go.tool_calls import reads_call
 from ggufpack.chat_template.go_strategy import (
@@ -17,6 +19,7 @@ from ggufpack.chat_template.go_strategy import (
     asked_cases,
     is_refused,
     learn_template,
+    stopped_search,
 )
 from ggufpack.chat_template.heldout import CAPABILITIES, Case, heldout_cases
 from ggufpack.chat_template.learned import LearnedEngine
@@ -24,6 +27,7 @@ from ggufpack.chat_template.native import native_capabilities, native_refused
 from ggufpack.chat_template.parity import Judged, Parity, Reference, make_reference, table
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import Traits, probe_traits
+from ggufpack.errors import ChatTemplateError
 
 ServerVersion = tuple[int, int, int]
 
@@ -103,14 +107,29 @@ def read_template(template: ChatTemplate, engine: Engine | None = None) -> Readi
     Args:
         template: the checkpoint's.
         engine: learns and renders Go TEMPLATEs.
+
+    Raises:
+        ChatTemplateError: GP441, even rendering what it is examined with takes too much (``budget.py``).
+            When only learning does, there is no Go TEMPLATE.
     """
     engine = engine or LearnedEngine()
-    traits = probe_traits(template)
-    go = learn_template(template, traits, engine)
-    is_used = go.text is not None and engine.is_used(go.text, template.text)
-    reference = make_reference(template, traits, asked_cases(traits, heldout_cases()), thinks=False)
-    native = _native(template, traits, reference)
-    return Readings(traits, go, is_used, _reads_calls(template, traits, go), native, reference.cases)
+    with learning_budget():
+        try:
+            traits = probe_traits(template)
+            reference = make_reference(template, traits, asked_cases(traits, heldout_cases()), thinks=False)
+            native = _native(template, traits, reference)
+        except LearningLimitError as error:
+            found = make_finding(EXAMINATION_STOPPED, path=template.origin, problem=error)
+            raise ChatTemplateError(
+                found.message, action=found.action, path=found.path, key=found.key, finding=found.id
+            ) from error
+        try:
+            go = learn_template(template, traits, engine)
+            is_used = go.text is not None and engine.is_used(go.text, template.text)
+            reads_calls = _reads_calls(template, traits, go)
+        except LearningLimitError as error:
+            go, is_used, reads_calls = stopped_search(str(error), reference), False, None
+    return Readings(traits, go, is_used, reads_calls, native, reference.cases)
 
 
 def _reads_calls(template: ChatTemplate, traits: Traits, go: GoTemplate) -> bool | None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import jinja2
 import jinja2.meta
 
+from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.environment import RaisedByTemplate, make_environment
 from ggufpack.chat_template.findings import (
     OUTPUT_TOO_LARGE,
@@ -206,9 +207,12 @@ class ChatTemplate:
             ChatTemplateError: GP421 any other failure, with the line; GP423 over 4 Mi characters;
                 GP435 over five seconds of processor time.
         """
+        charge()
         chat = [_with_reasoning_aliases(cast(dict[str, Any], plain_data(message))) for message in messages]
         if not continue_final_message:
-            return self._render(chat, add_generation_prompt, tools, variables)
+            rendered = self._render(chat, add_generation_prompt, tools, variables)
+            charge(len(rendered))
+            return rendered
 
         if add_generation_prompt or not chat or not isinstance(chat[-1].get("content"), str):
             raise ValueError("a final message with text and no generation prompt is what can be continued")
@@ -217,6 +221,7 @@ class ChatTemplate:
         content = chat[-1]["content"]
         chat[-1]["content"] = content + _CONTINUE_MARK
         rendered = self._render(chat, add_generation_prompt, tools, variables)
+        charge(len(rendered))
         return self._cut_at_mark(rendered, content)
 
     def _cut_at_mark(self, rendered: str, content: str) -> str:

@@ -148,6 +148,8 @@ def _native_plan(
         make_finding(ids.NATIVE, path=template.origin),
         *_refused_findings(template, refused, ids.NATIVE_LOSES),
     ]
+    if readings.go.stopped is not None:
+        findings.append(make_finding(ids.LEARNING_STOPPED, path=template.origin, problem=readings.go.stopped))
     if server_version is None:
         findings.append(make_finding(ids.SERVER_UNKNOWN, path=template.origin))
     return TemplatePlan(

@@ -93,7 +93,7 @@ ESCAPES: Mapping[str, str] = {
     "super": "{% block b %}{{ super._stack }}{{ super.__init__.__globals__ }}{% endblock %}",
     "varargs": "{% macro m() %}{{ varargs.__class__ }}{{ kwargs.__class__ }}{% endmacro %}{{ m(1, a=2) }}",
     "namespace, its store": "{% set n = namespace() %}{{ n._Namespace__attrs.__class__ }}",
-    "namespace, a bound format": "{% set n = namespace() %}{% set n.f = '{0.__doc__}'.format %}{{ n['f'](1) }}",
+    "namespace, a bound format": "{% set n = namespace() %}{% set n.f = '{0.real}'.format %}{{ n['f'](1) }}",
     "dict, a private key": "{{ dict(__class__=1) | attr('__init__') }}{{ dict.fromkeys.__globals__ }}",
     "fromkeys, of the type": "{{ dict.fromkeys.__self__.__class__.__mro__ }}",
     "trim blocks": "{% autoescape true %}{{ ('{0.__class__}' | safe).format(1) }}{% endautoescape %}",
