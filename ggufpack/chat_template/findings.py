@@ -32,6 +32,7 @@ THOUGHTS_IN_TEXT = "GP439"
 CALLS_NOT_READ = "GP440"
 EXAMINATION_STOPPED = "GP441"
 LEARNING_STOPPED = "GP442"
+LOOKS_FOR_TEXTS = "GP443"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,12 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
             Severity.WARNING,
             "No Go TEMPLATE was learned of the chat template: {problem}.",
             "Look for loops that repeat themselves in the template.",
+        ),
+        LOOKS_FOR_TEXTS: FindingKind(
+            Severity.WARNING,
+            "The chat template makes something of its own of certain texts, lengths or days, which the Go "
+            "TEMPLATE does not: {problem}.",
+            "Look for them in the template; --template native runs it as it is.",
         ),
         SERVER_UNKNOWN: FindingKind(
             Severity.UNCHECKED,

@@ -28,6 +28,7 @@ from ggufpack.spec import Finding
 Strategy = Literal["go", "native", "go:prompt", "none"]
 
 _PROMPT_TEMPLATE = "{{ .Prompt }}"
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ def _go_plan(
     ]
     if _cuts_thoughts(template, readings):
         findings.append(make_finding(ids.THOUGHTS_IN_TEXT, path=template.origin))
+    if readings.unlike:
+        shown = [*readings.unlike[:_SHOWN], *["…"] * (len(readings.unlike) > _SHOWN)]
+        findings.append(make_finding(ids.LOOKS_FOR_TEXTS, path=template.origin, problem=", ".join(shown)))
     if readings.go_reads_calls is False:
         findings.append(make_finding(ids.CALLS_NOT_READ, path=template.origin))
     lost = [name for name in readings.native.capabilities if name not in go.capabilities]
