@@ -117,10 +117,12 @@ def _go_plan(
         make_finding(ids.NEIGHBOURS_JOINED, path=template.origin),
         *_refused_findings(template, go.refused, ids.GO_LOSES),
     ]
+    unlike = list(readings.unlike)
     if _cuts_thoughts(template, readings):
         findings.append(make_finding(ids.THOUGHTS_IN_TEXT, path=template.origin))
-    if readings.unlike:
-        shown = [*readings.unlike[:_SHOWN], *["…"] * (len(readings.unlike) > _SHOWN)]
+        unlike = [one for one in unlike if not (one.endswith("in an answer") and "think>" in one)]
+    if unlike:
+        shown = [*unlike[:_SHOWN], *["…"] * (len(unlike) > _SHOWN)]
         findings.append(make_finding(ids.LOOKS_FOR_TEXTS, path=template.origin, problem=", ".join(shown)))
     if readings.go_reads_calls is False:
         findings.append(make_finding(ids.CALLS_NOT_READ, path=template.origin))
