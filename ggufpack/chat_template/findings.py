@@ -30,6 +30,9 @@ GO_LOSES = "GP437"
 NO_QUESTION = "GP438"
 THOUGHTS_IN_TEXT = "GP439"
 CALLS_NOT_READ = "GP440"
+EXAMINATION_STOPPED = "GP441"
+LEARNING_STOPPED = "GP442"
+LOOKS_FOR_TEXTS = "GP443"
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,22 @@ FINDINGS: Mapping[str, FindingKind] = MappingProxyType(
             Severity.WARNING,
             "With the Go TEMPLATE Ollama does not recognise this model's tool calls: they come as text.",
             "Use a server of 0.30 or later, where the chat template itself can run.",
+        ),
+        EXAMINATION_STOPPED: FindingKind(
+            Severity.ERROR,
+            "The chat template cannot be examined: {problem}.",
+            "Look for loops that repeat themselves in the template, or name another with --template.",
+        ),
+        LEARNING_STOPPED: FindingKind(
+            Severity.WARNING,
+            "No Go TEMPLATE was learned of the chat template: {problem}.",
+            "Look for loops that repeat themselves in the template.",
+        ),
+        LOOKS_FOR_TEXTS: FindingKind(
+            Severity.WARNING,
+            "The chat template makes something of its own of certain texts, lengths or days, which the Go "
+            "TEMPLATE does not: {problem}.",
+            "Look for them in the template; --template native runs it as it is.",
         ),
         SERVER_UNKNOWN: FindingKind(
             Severity.UNCHECKED,

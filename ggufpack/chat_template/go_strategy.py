@@ -45,6 +45,8 @@ _CONTEXT = 40
 # Refusals with this reason are the Jinja's own: a TEMPLATE loses nothing by them.
 REFUSED_BY_JINJA = "the chat template itself refuses these conversations"
 
+STOPPED = "learning was stopped: "
+
 
 class Engine(Protocol):
     """Learns a TEMPLATE and renders it: the packages ``learn`` and ``go``."""
@@ -93,6 +95,12 @@ class GoTemplate:
     def complete(self) -> bool:
         """Whether the text does everything that the chat template does."""
         return self.text is not None and all(one.reason == REFUSED_BY_JINJA for one in self.refused)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the search was stopped, if it was."""
+        reasons = (one.reason.partition(STOPPED)[2] for one in self.refused if one.shape == "chat")
+        return next((reason for reason in reasons if reason), None)
 
     def covers(self, case: Case) -> bool:
         """Whether a refusal covers a case."""
@@ -186,6 +194,12 @@ def learn_template(
             if _shown(shape, traits)
         ]
         wanted -= {blamed, "calls"} if blamed == "tools" else {blamed}
+
+
+def stopped_search(reason: str, reference: Reference) -> GoTemplate:
+    """What is found when learning may not go on."""
+    rows = table(reference, (), lambda _case: True)
+    return GoTemplate(None, (), (Refusal("chat", f"{STOPPED}{reason}"),), rows)
 
 
 def asked_cases(traits: Traits, cases: Sequence[Case]) -> tuple[Case, ...]:

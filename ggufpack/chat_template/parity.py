@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
+from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.heldout import CAPABILITIES, Case
 from ggufpack.chat_template.render import ChatTemplate
@@ -125,6 +126,7 @@ def _judge(case: Case, asked: Conversation, expected: str, render: GoRenderer, d
         actual = render(asked, day.date())
     except ValueError:
         return Judged(case, expected, None, "wrong")
+    charge(len(actual))
     return Judged(case, expected, actual, verdict(expected, actual))
 
 
@@ -167,6 +169,7 @@ def canonical(text: str) -> str:
     position = done = 0
     while position < len(text):
         if text[position] in "{[":
+            charge()
             try:
                 value, end = decoder.raw_decode(text, position)
             except (ValueError, RecursionError):

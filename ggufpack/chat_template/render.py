@@ -7,21 +7,18 @@ What is matched: transformers 5.23, ``utils/chat_template_utils.py``, ``render_j
 from __future__ import annotations
 
 import copy
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, cast
+from types import CodeType, TracebackType
+from typing import Any, cast
 
 import jinja2
-import jinja2.exceptions
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.utils
+import jinja2.meta
 
+from ggufpack.chat_template.budget import charge
+from ggufpack.chat_template.environment import RaisedByTemplate, make_environment
 from ggufpack.chat_template.findings import (
     OUTPUT_TOO_LARGE,
     REFUSED,
@@ -32,19 +29,15 @@ from ggufpack.chat_template.findings import (
 )
 from ggufpack.chat_template.sandbox import (
     RENDER_SECONDS,
-    LimitedEnvironment,
-    LimitReachedError,
     OutputLimitReachedError,
     TimeLimitReachedError,
     check_time,
     limited,
-    limited_filter,
 )
 from ggufpack.errors import ChatTemplateError
 
-MAX_SOURCE_CHARACTERS = 1_100_000  # a checkpoint's has at most 1 MiB, and the guard comes in front
+MAX_SOURCE_CHARACTERS = 300_000  # the largest of 80 real ones has 17,000
 MAX_RENDERED_CHARACTERS = 4 * 1024 * 1024
-MAX_TIME_FORMAT = 1000
 MAX_SAID = 500  # characters of what a template raises
 # The one of several named templates that transformers takes when tools are given.
 TOOL_USE = "tool_use"
@@ -61,77 +54,6 @@ Message = Mapping[str, Any]
 
 class ChatTemplateRefusal(ChatTemplateError):  # noqa: N818  a refusal is an answer, not a fault
     """The template called ``raise_exception``: it has no prompt for this conversation."""
-
-
-class _RaisedByTemplate(jinja2.TemplateError):
-    """What ``raise_exception`` raises inside the sandbox."""
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %} … {% endgeneration %}``: marks the trained part, prints it unchanged.
-
-    The body is a call block, as in transformers, so names set inside it do not leak out.
-    """
-
-    tags = {"generation"}  # noqa: RUF012  Jinja declares it on the instance
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        """The tag as a call of :meth:`_body`."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
-
-    def _body(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-class _Dict:
-    """``dict`` without the attributes of the type, which would lead out of the sandbox."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """``dict.fromkeys``."""
-        return dict.fromkeys(*args, **kwargs)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """Jinja's ``namespace`` without names that begin with an underscore."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        # no parameter called self, so that namespace(self=…) works in a template
-        self, *rest = args
-        attributes = dict(*rest, **kwargs)
-        for name in attributes:
-            _refuse_private(name)
-        jinja2.utils.Namespace.__init__(self, attributes)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _refuse_private(name)
-        super().__setitem__(name, value)
-
-
-def _refuse_private(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace cannot hold the name {name!r}")
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own filter escapes < > & for HTML; a prompt must not
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise _RaisedByTemplate(message)
 
 
 def plain_data(value: Any) -> Any:
@@ -216,16 +138,10 @@ class ChatTemplate:
         if max(len(text), len(tool_use)) > MAX_SOURCE_CHARACTERS:
             limit = f"it has more than {MAX_SOURCE_CHARACTERS:,} characters"
             raise self._error(SYNTAX_ERROR, limit, None)
-        try:
-            self._compiled = self._compile(text)
-            self._with_tools = self._compiled if tool_use == text else self._compile(tool_use)
-        except jinja2.TemplateSyntaxError as error:
-            raise self._error(SYNTAX_ERROR, error.message or "syntax error", error.lineno) from error
-        except (RecursionError, SyntaxError, MemoryError) as error:
-            # SyntaxError: Python's own bounds, 20 loops or 100 conditions in one another
-            raise self._error(SYNTAX_ERROR, "nested too deeply", None) from error
-        except Exception as error:  # constants are computed here: it can raise anything
-            raise self._error(SYNTAX_ERROR, f"{type(error).__name__}: {error}", None) from error
+        with self._reading():
+            code = self._compile(text)
+            self._codes = code, code if tool_use == text else self._compile(tool_use)
+        self._load()
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self._filename!r}, {len(self.text)} characters)"
@@ -246,11 +162,20 @@ class ChatTemplate:
         """The same template by another clock."""
         same = copy.copy(self)
         same._now = now
-        same._compiled = same._compile(self.text)
-        same._with_tools = same._compiled
-        if TOOL_USE in self.named:
-            same._with_tools = same._compile(self.named[TOOL_USE])
+        same._load()
         return same
+
+    @property
+    def undeclared(self) -> frozenset[str]:
+        """The variables that the text reads and does not set itself.
+
+        Raises:
+            ChatTemplateError: GP420, it is nested too deeply.
+        """
+        with self._reading():  # Jinja finds them by compiling once more, constants included
+            return frozenset(
+                jinja2.meta.find_undeclared_variables(make_environment(self._now).parse(self.text))
+            )
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -282,9 +207,12 @@ class ChatTemplate:
             ChatTemplateError: GP421 any other failure, with the line; GP423 over 4 Mi characters;
                 GP435 over five seconds of processor time.
         """
+        charge()
         chat = [_with_reasoning_aliases(cast(dict[str, Any], plain_data(message))) for message in messages]
         if not continue_final_message:
-            return self._render(chat, add_generation_prompt, tools, variables)
+            rendered = self._render(chat, add_generation_prompt, tools, variables)
+            charge(len(rendered))
+            return rendered
 
         if add_generation_prompt or not chat or not isinstance(chat[-1].get("content"), str):
             raise ValueError("a final message with text and no generation prompt is what can be continued")
@@ -293,6 +221,7 @@ class ChatTemplate:
         content = chat[-1]["content"]
         chat[-1]["content"] = content + _CONTINUE_MARK
         rendered = self._render(chat, add_generation_prompt, tools, variables)
+        charge(len(rendered))
         return self._cut_at_mark(rendered, content)
 
     def _cut_at_mark(self, rendered: str, content: str) -> str:
@@ -330,7 +259,7 @@ class ChatTemplate:
             raise self._error(OUTPUT_TOO_LARGE, "", self._line(error.__traceback__)) from error
         except TimeLimitReachedError as error:
             raise self._error(TOO_SLOW, "", self._line(error.__traceback__)) from error
-        except _RaisedByTemplate as error:
+        except RaisedByTemplate as error:
             raise self._error(
                 REFUSED, _shortened(error.message or ""), self._line(error.__traceback__)
             ) from error
@@ -351,26 +280,31 @@ class ChatTemplate:
         text.encode("utf-8")  # half a surrogate pair could be written nowhere
         return text
 
-    def _compile(self, text: str) -> jinja2.Template:
-        environment = LimitedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
-        )
-        environment.filters["tojson"] = limited_filter("tojson", _to_json)
-        environment.globals.update(
-            raise_exception=_raise_exception,
-            strftime_now=self._strftime_now,
-            dict=_Dict(),
-            namespace=_Namespace,
-        )
-        with limited(RENDER_SECONDS, MAX_RENDERED_CHARACTERS):  # filters of constants are computed here
-            code = environment.compile(text, filename=self._filename)
-        return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What goes wrong inside is the source's fault."""
+        try:
+            with limited(RENDER_SECONDS, MAX_RENDERED_CHARACTERS):  # filters of constants are computed
+                yield
+        except jinja2.TemplateSyntaxError as error:
+            raise self._error(SYNTAX_ERROR, error.message or "syntax error", error.lineno) from error
+        except (RecursionError, SyntaxError, MemoryError) as error:
+            # SyntaxError: Python's own bounds, 20 loops or 100 conditions in one another
+            raise self._error(SYNTAX_ERROR, "nested too deeply", None) from error
+        except Exception as error:  # constants are computed here: it can raise anything
+            problem = _shortened(f"{type(error).__name__}: {error}")
+            raise self._error(SYNTAX_ERROR, problem, None) from error
 
-    def _strftime_now(self, format: str) -> str:  # noqa: A002  the name templates use
-        # the C library pads to any width that a format names
-        if len(format) > MAX_TIME_FORMAT or re.search(r"\d{4,}", format):
-            raise LimitReachedError(f"a time format of more than {MAX_TIME_FORMAT} characters, or padding")
-        return self._now().strftime(format)
+    def _compile(self, text: str) -> CodeType:
+        return make_environment(self._now).compile(text, filename=self._filename)
+
+    def _load(self) -> None:
+        """The compiled code by this clock; it is compiled once only."""
+        environment = make_environment(self._now)
+        self._compiled, self._with_tools = (
+            jinja2.Template.from_code(environment, code, environment.make_globals(None))
+            for code in self._codes
+        )
 
     def _line(self, traceback: TracebackType | None) -> int | None:
         """The template's line that is innermost in ``traceback``."""

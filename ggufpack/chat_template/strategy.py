@@ -28,6 +28,7 @@ from ggufpack.spec import Finding
 Strategy = Literal["go", "native", "go:prompt", "none"]
 
 _PROMPT_TEMPLATE = "{{ .Prompt }}"
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,13 @@ def _go_plan(
         make_finding(ids.NEIGHBOURS_JOINED, path=template.origin),
         *_refused_findings(template, go.refused, ids.GO_LOSES),
     ]
+    unlike = list(readings.unlike)
     if _cuts_thoughts(template, readings):
         findings.append(make_finding(ids.THOUGHTS_IN_TEXT, path=template.origin))
+        unlike = [one for one in unlike if not (one.endswith("in an answer") and "think>" in one)]
+    if unlike:
+        shown = [*unlike[:_SHOWN], *["…"] * (len(unlike) > _SHOWN)]
+        findings.append(make_finding(ids.LOOKS_FOR_TEXTS, path=template.origin, problem=", ".join(shown)))
     if readings.go_reads_calls is False:
         findings.append(make_finding(ids.CALLS_NOT_READ, path=template.origin))
     lost = [name for name in readings.native.capabilities if name not in go.capabilities]
@@ -148,6 +154,8 @@ def _native_plan(
         make_finding(ids.NATIVE, path=template.origin),
         *_refused_findings(template, refused, ids.NATIVE_LOSES),
     ]
+    if readings.go.stopped is not None:
+        findings.append(make_finding(ids.LEARNING_STOPPED, path=template.origin, problem=readings.go.stopped))
     if server_version is None:
         findings.append(make_finding(ids.SERVER_UNKNOWN, path=template.origin))
     return TemplatePlan(

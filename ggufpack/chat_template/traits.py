@@ -13,12 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import jinja2
-import jinja2.ext
-import jinja2.meta
-
 from ggufpack.chat_template.conversation import Conversation, Json, Message, ToolCall
-from ggufpack.chat_template.render import ChatTemplate, _GenerationTag
+from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.errors import ChatTemplateError
 
 Chat = Literal["plain", "with-tools", "never"]
@@ -367,7 +363,7 @@ class _Probe:
 
     def _switches(self) -> tuple[tuple[str, ...], tuple[str, ...], bool | None]:
         """Names, those that turn thinking off, and what unset equals."""
-        names = [name for name in _undeclared(self.template) if name not in _GIVEN]
+        names = [name for name in sorted(self.template.undeclared) if name not in _GIVEN]
         names = [name for name in names if name not in self.template.special_tokens and self._is_switch(name)]
         known = [name for name in names if name in _KNOWN_SWITCHES]
         alike = [name for name in names if _SWITCH_WORDS.search(name)]
@@ -449,10 +445,3 @@ def _trim(rendered: str, text: str, edges: tuple[str, str]) -> str:
         return "none"
     side = "both" if left and right else "left" if left else "right"
     return side + ("-newlines" if "-newlines" in (left, right) and "all" not in (left, right) else "")
-
-
-def _undeclared(template: ChatTemplate) -> list[str]:
-    environment = jinja2.Environment(  # noqa: S701  parsed only, never rendered
-        extensions=[_GenerationTag, jinja2.ext.loopcontrols]
-    )
-    return sorted(jinja2.meta.find_undeclared_variables(environment.parse(template.text)))

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.learn.pieces import Atom, Path, Pieces, Value, joined
 from ggufpack.chat_template.learn.slots import Sequence
 
@@ -84,6 +85,7 @@ def _places(number: int, sequence: Sequence, behind: bool) -> Iterator[tuple[_Pl
         if counts is None:
             continue
         for found in _NUMBER.finditer(piece):
+            charge()
             context = piece[max(0, found.start() - _CONTEXT) : found.start()]
             yield (
                 _Place(number, at, found.start(), found.end(), int(found[0]), counts, path, sequence.index),

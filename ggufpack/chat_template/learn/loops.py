@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any
 
+from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.learn.conversations import MARKS
 from ggufpack.chat_template.learn.pieces import (
@@ -113,6 +114,7 @@ class Folding:
         all_runs = [_runs(sequence.pieces, kind) for sequence in self.sequences]
         known = _Known()
         for sequence, runs in zip(self.sequences, all_runs, strict=True):
+            charge()
             for run in runs:
                 known.add(sequence.pieces, run, kind)
         for number, sequence in enumerate(self.sequences):
@@ -125,6 +127,7 @@ class Folding:
                 named.append((kind + "#" * occurrences[around], run))
                 occurrences[around] += 1
             for name, run in named:
+                charge()
                 if hit := self._hit(number, pieces, run, kind):
                     hits[name].append(hit)
         return hits
@@ -166,6 +169,7 @@ class Folding:
             self._deeper[name.replace("inner2", "inner")] = alike
         frame = _Frame([*alike, *deeper])
         for hit in sorted(hits, key=lambda hit: (hit.sequence, -hit.start)):
+            charge()
             key = keys[id(hit)]
             gaps = ["", *hit.gaps, ""]
             for place, body in enumerate(hit.bodies):

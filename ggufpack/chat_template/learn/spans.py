@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.conversation import Conversation, Json
 from ggufpack.chat_template.learn.conversations import LEFT, RIGHT
 from ggufpack.chat_template.learn.pieces import Atom, Path, Piece, Value
@@ -84,6 +85,7 @@ class Spellings:
         found: list[Span] = []
         end = 0
         for token in _TOKEN.finditer(text):
+            charge()
             if token.start() < end:
                 continue
             if date := DATE_MARK.match(text, token.start()):

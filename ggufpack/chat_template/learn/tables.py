@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Union
 
+from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.conversation import Conversation
 from ggufpack.chat_template.go.nodes import Call, Expression, Literal, Path
 from ggufpack.chat_template.learn.conversations import MARKS
@@ -261,6 +262,7 @@ def _needed(rows: Sequence[Row]) -> list[str]:
     kept = list(range(1, len(names) + 1))
     confused = _confused(table, kept)
     for place in reversed(kept):
+        charge()
         others = [at for at in kept if at != place]
         if _confused(table, others) == confused:
             kept = others
@@ -282,6 +284,7 @@ def _grow(rows: Sequence[Row], names: Sequence[str], budget: int) -> tuple[Tree,
         return counts.most_common(1)[0][0], len(counts) > 1
     best: tuple[float, str, list[Row], list[Row]] | None = None
     for feature in names:
+        charge()
         yes = [row for row in rows if row.features[feature]]
         no = [row for row in rows if not row.features[feature]]
         if yes and no:
