@@ -13,6 +13,7 @@ from ggufpack.errors import (
     InvalidModelNameError,
     ModelExistsError,
     ModelNotFoundError,
+    RemoteManifestError,
     RemoteRegistryError,
     UsageError,
     VerificationError,
@@ -252,9 +253,15 @@ def _plain(text: str) -> ModelName:
 
 
 def _served(name: ModelName, insecure: bool, log: StageLog) -> RemoteManifest | None:
-    """What the registry serves now, or a finding that it was not read."""
+    """What the registry serves now, or a finding that it was not read.
+
+    Raises:
+        RemoteManifestError: what it serves is wrong.
+    """
     try:
         return fetch_manifest(name, insecure=insecure)
+    except RemoteManifestError:
+        raise
     except RemoteRegistryError as error:
         log.keep([found.registry_not_read(str(name), error.problem)])
         return None
