@@ -107,8 +107,8 @@ def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest
         raise RemoteRegistryError(f"{url} is no manifest of a model ({error})") from error
     except ValueError as error:
         raise RemoteManifestError(
-            f"{url} is no manifest of a model ({str(error):.200})",
-            action="Push the model again if it is yours, and do not pull it: it is damaged, or made to do harm.",
+            f"{url} is no manifest of a model ({error!s:.200})",
+            action="Push the model again if it is yours. Do not pull it: it is damaged, or made to do harm.",
         ) from error
 
 
