@@ -187,9 +187,16 @@ REFUSED: dict[str, Answer] = {
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    monkeypatch.setattr(manifest_module, "_LIMITS", Limits(silent=0.4, size=None, whole=0.6))
+    monkeypatch.setattr(manifest_module, "_LIMITS", Limits(silent=5, size=None, whole=5))
     with fake_ollama() as running:
         yield running
+
+
+@pytest.fixture
+def hurried(registry: Fake, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """The registry, for which there is less time."""
+    monkeypatch.setattr(manifest_module, "_LIMITS", Limits(silent=0.3, size=None, whole=0.5))
+    return registry
 
 
 @pytest.fixture
@@ -235,7 +242,8 @@ def asked(ollama: Fake) -> list[str]:
 
 
 @pytest.mark.parametrize("wrong", UNREAD)
-def test_what_cannot_be_read_is_said(registry: Fake, wrong: str) -> None:
+def test_what_cannot_be_read_is_said(hurried: Fake, wrong: str) -> None:
+    registry = hurried
     registry.answers["GET "] = UNREAD[wrong]
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(RemoteRegistryError) as caught:
@@ -261,12 +269,12 @@ def test_no_server_is_told_to_pull_a_wrong_manifest(registry: Fake, ollama: Fake
     assert "POST /api/pull" not in asked(ollama)
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-def test_whatever_a_registry_answers_is_an_error_of_ours(registry: Fake, wrong: str) -> None:
-    registry.answers["GET "] = WRONG[wrong]
+@pytest.mark.parametrize("wrong", [name for name in WRONG if name not in UNREAD])
+def test_whatever_a_registry_answers_is_an_error_of_ours(hurried: Fake, wrong: str) -> None:
+    hurried.answers["GET "] = WRONG[wrong]
     started = time.monotonic()
     with pytest.raises(RemoteRegistryError):
-        fetch_manifest(parse(name_at(registry)), insecure=True)
+        fetch_manifest(parse(name_at(hurried)), insecure=True)
     assert time.monotonic() - started < SECONDS
 
 
