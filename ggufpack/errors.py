@@ -31,6 +31,7 @@ GgufpackError                         exit 1
 │   │   └── EndpointRefusedError               an OpenAI endpoint does not do what a field asks for
 │   ├── ModelNotFoundError                     neither the server nor the registry behind it has the model
 │   ├── RemoteRegistryError                    the registry that the server pushes to or pulls from
+│   │   ├── RemoteManifestError                what it serves for a model is damaged, or made to do harm
 │   │   ├── SignInError                        it does not know the server's key, or the key may not do this
 │   │   └── TransferBrokenError                cut, or a passing fault: running it again goes on
 │   ├── HubError                               the Hugging Face Hub
@@ -227,6 +228,10 @@ class ModelNotFoundError(RegistryError):
 
 class RemoteRegistryError(RegistryError):
     """The registry that the Ollama server pushes to or pulls from refused or failed."""
+
+
+class RemoteManifestError(RemoteRegistryError):
+    """The manifest that a registry serves for a model is wrong, so that no server should pull it."""
 
 
 class SignInError(RemoteRegistryError):

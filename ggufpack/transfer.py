@@ -13,6 +13,7 @@ from ggufpack.errors import (
     InvalidModelNameError,
     ModelExistsError,
     ModelNotFoundError,
+    RemoteManifestError,
     RemoteRegistryError,
     UsageError,
     VerificationError,
@@ -179,7 +180,7 @@ def pull(
             moved = transfer(server, "pull", remote, insecure=insecure, on_event=on_event)
             gguf = server.show(str(remote)).sha256
             if manifest is not None:
-                _compare_pulled(server, remote, gguf, manifest, log)
+                _compare_pulled(server, remote, gguf, moved, manifest, log)
             _refuse_unexpected(remote, gguf, manifest, expected)
             if local.key == remote.key:
                 keep()
@@ -252,9 +253,15 @@ def _plain(text: str) -> ModelName:
 
 
 def _served(name: ModelName, insecure: bool, log: StageLog) -> RemoteManifest | None:
-    """What the registry serves now, or a finding that it was not read."""
+    """What the registry serves now, or a finding that it was not read.
+
+    Raises:
+        RemoteManifestError: what it serves is wrong.
+    """
     try:
         return fetch_manifest(name, insecure=insecure)
+    except RemoteManifestError:
+        raise
     except RemoteRegistryError as error:
         log.keep([found.registry_not_read(str(name), error.problem)])
         return None
@@ -274,13 +281,28 @@ def _compare_pushed(
 
 
 def _compare_pulled(
-    server: OllamaServer, name: ModelName, gguf: str | None, manifest: RemoteManifest, log: StageLog
+    server: OllamaServer,
+    name: ModelName,
+    gguf: str | None,
+    moved: Mapping[str, int],
+    manifest: RemoteManifest,
+    log: StageLog,
 ) -> None:
-    """The manifest that the server keeps is the registry's, byte for byte: it names every blob."""
+    """The manifest that the server keeps is the registry's, byte for byte: it names every blob.
+
+    The server compares digests, and believes the sizes.
+    """
     if gguf is not None and f"sha256:{gguf}" not in manifest.layers:
         raise RemoteRegistryError(
             f"The registry serves another GGUF as {name} than the one that was pulled", action="Pull again."
         )
+    for digest, size in moved.items():
+        if size and manifest.layers.get(digest, size) != size:
+            raise RemoteManifestError(
+                f"The registry's manifest of {name} gives {digest:.19}… {manifest.layers[digest]:,} bytes,"
+                f" and it has {size:,}",
+                action="The model has to be pushed again, by whoever has it.",
+            )
     if server.manifest_digest(str(name)) != manifest.digest:
         log.keep([found.registry_not_read(str(name), "the server keeps the manifest in another form")])
 

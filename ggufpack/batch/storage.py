@@ -11,11 +11,13 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
 from ggufpack.batch.urls import without_secrets
+from ggufpack.batch.waiting import TooManyBytesError, waited
 from ggufpack.errors import CheckpointFileError, GgufpackError, UsageError
 
 # size, mtime in ns, inode, device; of a URL: size, 0, what the store says of the content and its time, 0
 Signature: TypeAlias = tuple[int, int, int, int]
 _CHUNK = 1 << 20
+_MOST_SIZE = 1 << 63
 # keys of fsspec's ``info`` by which stores say that a file is another one: S3, GCS, Azure, Hugging Face,
 # HTTP, SFTP, local files
 _MARKS = (
@@ -61,9 +63,13 @@ def exists(url: str) -> bool:
     Raises:
         UsageError: the storage cannot be asked.
     """
-    with named(url):
+
+    def ask() -> bool:
         storage = opened(url)
         return bool(storage.handle.exists(storage.root))
+
+    with named(url):
+        return waited(ask)
 
 
 def size_of(url: str) -> int:
@@ -72,9 +78,13 @@ def size_of(url: str) -> int:
     Raises:
         UsageError: the storage cannot be asked.
     """
-    with named(url):
+
+    def ask() -> int:
         storage = opened(url)
         return int(storage.handle.size(storage.root) or 0) if storage.handle.exists(storage.root) else 0
+
+    with named(url):
+        return waited(ask)
 
 
 def listing(url: str, depth: int) -> dict[str, int]:
@@ -86,8 +96,10 @@ def listing(url: str, depth: int) -> dict[str, int]:
     """
     with named(url):
         storage = opened(url)
-        found: Mapping[str, Any] = storage.handle.find(storage.root, maxdepth=depth, detail=True)
-    names = {_inside(url, storage.root, name): int(info["size"] or 0) for name, info in found.items()}
+        found: Mapping[str, Any] = waited(
+            lambda: storage.handle.find(storage.root, maxdepth=depth, detail=True)
+        )
+        names = {_inside(url, storage.root, name): _size(url, info) for name, info in found.items()}
     return {name: names[name] for name in sorted(names) if name}
 
 
@@ -103,6 +115,14 @@ def _inside(url: str, root: str, name: str) -> str:
     return inside
 
 
+def _size(url: str, info: Mapping[str, Any]) -> int:
+    """Of a file; some stores tell none of folders, and of files that are empty."""
+    size = int(info["size"] or 0)
+    if not 0 <= size < _MOST_SIZE:
+        raise CheckpointFileError(f"{url} has a file of {size} bytes.", action="Check the storage.")
+    return size
+
+
 def folders(pattern: str) -> list[str]:
     """URLs of the folders that a glob matches.
 
@@ -111,7 +131,7 @@ def folders(pattern: str) -> list[str]:
     """
     with named(pattern):
         storage = opened(pattern)
-        found: Mapping[str, Any] = storage.handle.glob(storage.root, detail=True)
+        found: Mapping[str, Any] = waited(lambda: storage.handle.glob(storage.root, detail=True))
         matches = [name.rstrip("/") for name, info in found.items() if info["type"] == "directory"]
         return [str(storage.handle.unstrip_protocol(name)) for name in matches]
 
@@ -125,10 +145,11 @@ def signature(url: str) -> Signature:
     """
     with named(url, missing="was it removed meanwhile?"):
         storage = opened(url)
-        info: Mapping[str, Any] = storage.handle.info(storage.root)
-    marks = [f"{key}={info[key]}" for key in _MARKS if info.get(key)]
+        info: Mapping[str, Any] = waited(lambda: storage.handle.info(storage.root))
+        size = _size(url, info)
+        marks = [f"{key}={info[key]}" for key in _MARKS if info.get(key)]
     said = hashlib.sha256(json.dumps(marks).encode()).digest() if marks else b""
-    return int(info["size"] or 0), 0, int.from_bytes(said[:8], "big") >> 1, 0
+    return size, 0, int.from_bytes(said[:8], "big") >> 1, 0
 
 
 def tells_changes(state: Signature) -> bool:
@@ -145,8 +166,10 @@ def read(url: str, start: int, end: int) -> bytes:
     """
     with named(url, missing="was it removed meanwhile?"):
         storage = opened(url)
-        found: bytes = storage.handle.cat_file(storage.root, start=start, end=end)
-        return found
+        found: bytes = waited(lambda: storage.handle.cat_file(storage.root, start=start, end=end))
+    if len(found) > end - start:  # the store took no notice of the range
+        raise CheckpointFileError(f"{url} sent {len(found)} bytes, and {end - start} were asked for.")
+    return found
 
 
 def write(url: str, content: bytes) -> None:
@@ -193,7 +216,7 @@ def named(url: str, *, missing: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except GgufpackError:
+    except (GgufpackError, TooManyBytesError):
         raise
     except ImportError as error:
         raise UsageError(

@@ -12,6 +12,7 @@ from typing import Any
 from ggufpack.batch import storage
 from ggufpack.batch.model_files import model_files
 from ggufpack.batch.storage import Filesystem, named, opened
+from ggufpack.batch.waiting import TooManyBytesError, get_file
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError, DiskSpaceError, UsageError
 from ggufpack.package_folder import RECORD_NAME, replaced_folder, working_prefix
 from ggufpack.packages import sha256_of
@@ -61,9 +62,14 @@ def fetch(url: str, into: Path) -> Path:
     for name, size in wanted.items():
         local = target / name
         local.parent.mkdir(parents=True, exist_ok=True)
-        with named(url):
-            there = opened(url)
-            there.handle.get_file(there.path(name), str(local))
+        try:
+            with named(url):
+                there = opened(url)
+                get_file(there.handle, there.path(name), local, size)
+        except TooManyBytesError as error:
+            raise CheckpointFileError(f"{name} of {url} has more than the {size} bytes listed.") from error
+        if not local.is_file():
+            raise CheckpointFileError(f"{name} of {url} came as something else than a file.")
         if local.stat().st_size != size:
             raise CheckpointFileError(f"{name} of {url} came with {local.stat().st_size} of {size} bytes.")
     return target

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ggufpack.engine.protocol import Generation, Message
 
 if TYPE_CHECKING:
-    from ggufpack.registry.server import ChatAnswer, OllamaServer
+    from ggufpack.registry.chat import ChatAnswer
+    from ggufpack.registry.server import OllamaServer
 
 _GREEDY = {
     "temperature": 0.0,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from ggufpack import __version__
 from ggufpack.errors import HubError, UsageError
 from ggufpack.publishing.contents import GGUF_SUFFIX, RepoFile
+from ggufpack.publishing.hub_client import hub_client
+from ggufpack.publishing.hub_committed import check_commit
 from ggufpack.publishing.hub_errors import hub_errors
 from ggufpack.publishing.ollama_files import OLLAMA_FILES
 from ggufpack.spec import EventHandler, Note, ignore_event
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _TARGET = re.compile(rf"hf:({_NAME}/{_NAME})\Z")
+# larger files are always stored as large files (the Hub's documentation: "Storage limits"); the others are
+# sent from memory, in the commit itself
+_MOST_REGULAR = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def upload(
 
     Raises:
         UsageError: huggingface_hub is not installed, the repository is public, or it holds other GGUFs.
-        HubError: no token, or the Hub refused, failed or cannot be reached.
+        HubError: no token, the Hub refused, failed or cannot be reached, or shows something else afterwards.
     """
     try:
         import huggingface_hub as hub
@@ -82,14 +87,15 @@ def upload(
         raise UsageError(
             "huggingface_hub is not installed.", action="Install it: pip install 'ggufpack[hub]'."
         ) from None
-    if hub.get_token() is None:
+    token = hub.get_token()
+    if token is None:
         raise HubError(
             "There is no token for the Hub.",
             action="Log in with `hf auth login`, or set HF_TOKEN. --dry-run needs none.",
         )
     api = hub.HfApi(library_name="ggufpack", library_version=__version__)
-    with hub_errors(repo):
-        url = str(api.create_repo(repo, private=not public, exist_ok=True))
+    with hub_client(token, on_event), hub_errors(repo, token):
+        api.create_repo(repo, private=not public, exist_ok=True)
         info = api.model_info(repo)
         private = bool(info.private)
         if not public and not private:
@@ -112,7 +118,8 @@ def upload(
             commit_message=message,
             parent_commit=info.sha,
         )
-    return Uploaded(repo, url, commit.oid, private, stale)
+        check_commit(api, repo, commit.oid, files, stale, on_event)
+    return Uploaded(repo, f"{api.endpoint}/{repo}", commit.oid, private, stale)
 
 
 def _stale(repo: str, there: set[str], files: Sequence[RepoFile], *, replace: bool) -> tuple[str, ...]:
@@ -141,4 +148,11 @@ def _send(api: HfApi, repo: str, file: RepoFile, addition: CommitOperationAdd) -
             f"{file.name} was changed while it was uploaded: its sha256 is {sent[:12]}… now."
             " Nothing was committed.",
             action="Build the package again.",
+        )
+    if addition._should_ignore or (
+        addition._upload_mode != "lfs" and addition.upload_info.size > _MOST_REGULAR
+    ):
+        raise HubError(
+            f"The Hub does not take {file.name} as a large file. Nothing was committed.",
+            action="Look at .gitattributes and .gitignore in the repository.",
         )

@@ -6,17 +6,22 @@ Its own texts are paragraphs with addresses in them, some of which are signed; t
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 
 from ggufpack.errors import GgufpackError, HubError
+from ggufpack.publishing.hub_client import said_by_hub
 
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
+# what huggingface_hub stumbles over where an answer has another shape than it reads
+_SHAPE = (LookupError, TypeError, AttributeError, json.JSONDecodeError, UnicodeError, RecursionError)
+_NO_HUB = "Check HF_ENDPOINT, and what stands between it and this machine; or try again later."
 _AGAIN = "Run the same command again: what is there already is not sent again."
 
 
 @contextlib.contextmanager
-def hub_errors(repo: str) -> Iterator[None]:
-    """Raise what fails inside as ``HubError``.
+def hub_errors(repo: str, token: str | None = None) -> Iterator[None]:
+    """Raise what fails inside as ``HubError``. ``token`` is in no sentence: the Hub may send it back.
 
     Raises:
         HubError: the Hub refused, failed or cannot be reached.
@@ -24,17 +29,18 @@ def hub_errors(repo: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError
 
     # its first base is the HTTP library's error, and that library differs between its versions
-    foreign: tuple[type[Exception], ...] = (*HfHubHTTPError.__mro__[1:2], OSError, RuntimeError, ValueError)
+    http = HfHubHTTPError.__mro__[1:2]
+    foreign: tuple[type[Exception], ...] = (*http, OSError, RuntimeError, ValueError, *_SHAPE)
     try:
         yield
     except GgufpackError:
         raise
     except foreign as error:
-        problem, action = _sentence(error, repo)
+        problem, action = _sentence(error, repo, token)
         raise HubError(problem, action=action) from error
 
 
-def _sentence(error: BaseException, repo: str) -> tuple[str, str]:
+def _sentence(error: BaseException, repo: str, token: str | None) -> tuple[str, str]:
     from huggingface_hub import errors
 
     for cause in _causes(error):
@@ -47,17 +53,20 @@ def _sentence(error: BaseException, repo: str) -> tuple[str, str]:
             # from the storage of large files, whose signed addresses expire: not about the token
             return f"The Hub's storage refused a file of {repo} ({status}).", _AGAIN
         if isinstance(status, int):
-            return _refusal(status, repo, getattr(cause, "server_message", None))
+            message = said_by_hub(str(getattr(cause, "server_message", None) or ""), token)
+            return _refusal(status, repo, message)
     last = _causes(error)[-1]
-    said = " ".join(str(last).split())[:200] or type(last).__name__
+    said = said_by_hub(str(last), token) or type(last).__name__
+    if isinstance(error, _SHAPE):
+        return f"The Hub answered {repo} with what is no answer ({type(error).__name__}: {said}).", _NO_HUB
     return (
         f"The Hub cannot be reached, or broke off ({said}).",
         f"Check the network and HF_ENDPOINT. {_AGAIN}",
     )
 
 
-def _refusal(status: int, repo: str, message: str | None) -> tuple[str, str]:
-    said = f" ({' '.join(message.split())[:200]})" if message else ""
+def _refusal(status: int, repo: str, message: str) -> tuple[str, str]:
+    said = f" ({message})" if message else ""
     if status == 401:
         return f"The Hub does not accept the token for {repo} (401){said}.", _LOG_IN
     if status == 403:

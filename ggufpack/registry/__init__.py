@@ -6,8 +6,9 @@ This package imports the ollama client and httpx; import it where it is used, no
 from __future__ import annotations
 
 from ggufpack.registry.base import RegisteredBase, registered_base
+from ggufpack.registry.chat import ChatAnswer
 from ggufpack.registry.register import StagedModel, leftovers, refuse_existing, register, stage_model
-from ggufpack.registry.server import ChatAnswer, OllamaServer
+from ggufpack.registry.server import OllamaServer
 from ggufpack.registry.shown import ShownModel
 
 __all__ = [

@@ -8,14 +8,15 @@ line and the next that says something else.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpcore
-import httpx
 
 MIB = 1 << 20
 MAX_LINE = MIB
@@ -47,46 +48,80 @@ class _Exchange(threading.local):
 _exchange = _Exchange()
 
 
-def limit(client: httpx.Client, limits: Callable[[str], Limits]) -> None:
+def limit(client: Any, limits: Callable[[str], Limits], *, redirects: int = 0) -> None:
     """Hold all exchanges of ``client`` to ``limits``, which gets the URL's path.
 
-    Redirects are refused: what was meant for one server would go to another. So is a compressed answer.
-    What breaks a limit raises ``httpx.ReadTimeout`` or ``httpx.RemoteProtocolError``.
-    """
+    A compressed answer is refused. So are redirects: what was meant for one server would go to another.
+    Up to ``redirects`` of them are followed, each with the time and size of a request of its own: to http
+    and https only, and from https to https only. httpx itself takes no credentials along to another host.
 
-    def before(request: httpx.Request) -> None:
+    Args:
+        client: an ``httpx.Client``, or one of httpx2. What breaks a limit raises its library's
+            ``ReadTimeout`` or ``RemoteProtocolError``.
+        limits: of a path.
+        redirects: how many are followed in a row.
+    """
+    library: Any = sys.modules[type(client).__module__.partition(".")[0]]
+
+    def before(request: Any) -> None:
         of = limits(request.url.path)
-        asked = request.extensions["timeout"]["read"]
+        timeouts = request.extensions["timeout"]
+        asked = timeouts["read"]
         silent = of.silent if asked is None else min(asked, of.silent)
-        request.extensions["timeout"] |= {"read": silent, "write": of.silent}
+        connect = of.silent if timeouts["connect"] is None else timeouts["connect"]
+        request.extensions["timeout"] = {**timeouts, "connect": connect, "read": silent, "write": of.silent}
         request.extensions["limits"] = of
         # of a stream it is the head that must come by then
         _exchange.seconds = silent if of.whole is None or asked is not None else of.whole
         _exchange.deadline = time.monotonic() + _exchange.seconds
 
-    def after(response: httpx.Response) -> None:
+    def after(response: Any) -> None:
         if response.has_redirect_location:
-            where = response.headers["location"]
-            raise httpx.RemoteProtocolError(
-                f"it redirects to {where:.200}, and that is not followed; give the address itself"
-            )
+            _check_redirect(library, response, follow=redirects > 0)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise httpx.RemoteProtocolError("it compressed the answer, which was not asked for")
+            raise library.RemoteProtocolError("it compressed the answer, which was not asked for")
         response.encoding = "utf-8"  # whatever it names: some of Python's codecs unpack, or never end
-        response.stream = _Body(response.stream, response.request.extensions["limits"])
+        response.stream = _body_class(library)(response.stream, response.request.extensions["limits"])
 
-    client.follow_redirects = False
+    client.follow_redirects = redirects > 0
+    client.max_redirects = redirects
     client.headers["Accept-Encoding"] = "identity"
-    client.event_hooks = {"request": [before], "response": [after]}
+    hooks = client.event_hooks
+    client.event_hooks = {"request": [*hooks["request"], before], "response": [*hooks["response"], after]}
     # no option of httpx leads there, and its read timeout begins anew with each byte, of the headers as well
     for transport in (client._transport, *client._mounts.values()):
         pool: Any = getattr(transport, "_pool", None)
         if pool is not None:
-            pool._network_backend = _Network(pool._network_backend)
+            pool._network_backend = _Network(pool._network_backend, library)
 
 
-class _Body(httpx.SyncByteStream):
+def _check_redirect(library: Any, response: Any, *, follow: bool) -> None:
+    where = response.headers["location"]
+    if not follow:
+        raise library.RemoteProtocolError(
+            f"it redirects to {where:.200}, and that is not followed; give the address itself"
+        )
+    try:
+        target = response.request.url.join(where)
+    except library.InvalidURL as error:
+        raise library.RemoteProtocolError(f"it redirects to {where:.200}, which is no address") from error
+    schemes = {"https"} if response.request.url.scheme == "https" else {"http", "https"}
+    if target.scheme not in schemes:
+        raise library.RemoteProtocolError(
+            f"it redirects to {where:.200}, and only {' or '.join(sorted(schemes))} is followed from there"
+        )
+
+
+@cache
+def _body_class(library: Any) -> Any:
+    """httpx looks at the class of a stream: it must be one of its own."""
+    return type("LimitedBody", (_Body, library.SyncByteStream), {"library": library})
+
+
+class _Body:
     """The bytes of an answer, up to the limits."""
+
+    library: Any
 
     def __init__(self, stream: Any, limits: Limits) -> None:
         self._stream = stream
@@ -95,7 +130,7 @@ class _Body(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         size = 0
-        lines = _Lines(self._limits.silent) if self._limits.whole is None else None
+        lines = _Lines(self._limits.silent, self.library) if self._limits.whole is None else None
         pieces = iter(self._stream)
         while True:
             # another exchange of this thread may have been between two pieces
@@ -105,7 +140,9 @@ class _Body(httpx.SyncByteStream):
                 return
             size += len(piece)
             if self._limits.size is not None and size > self._limits.size:
-                raise httpx.RemoteProtocolError(f"its answer has more than {self._limits.size:,} bytes")
+                raise self.library.RemoteProtocolError(
+                    f"its answer has more than {self._limits.size:,} bytes"
+                )
             if lines is not None:
                 lines.take(piece)
             yield piece
@@ -117,15 +154,16 @@ class _Body(httpx.SyncByteStream):
 class _Lines:
     """Whether a stream of lines still says something new."""
 
-    def __init__(self, silent: float) -> None:
+    def __init__(self, silent: float, library: Any) -> None:
         self._silent = silent
+        self._library = library
         self._last = self._begun = b""
         self.deadline = time.monotonic() + silent
 
     def take(self, piece: bytes) -> None:
         *ended, self._begun = (self._begun + piece).split(b"\n")
         if len(self._begun) > MAX_LINE:
-            raise httpx.RemoteProtocolError(f"a line of its answer has more than {MAX_LINE:,} bytes")
+            raise self._library.RemoteProtocolError(f"a line of its answer has more than {MAX_LINE:,} bytes")
         for line in ended:
             if line != self._last:
                 self._last = line
@@ -135,28 +173,31 @@ class _Lines:
 class _Network(httpcore.NetworkBackend):
     """Connections that know the deadline."""
 
-    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+    def __init__(self, inner: Any, library: Any) -> None:
         self._inner = inner
+        self._library = library
 
     def connect_tcp(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        return _Connection(self._inner.connect_tcp(*args, **options))
+        return _Connection(self._inner.connect_tcp(*args, **options), self._library)
 
     def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        return _Connection(self._inner.connect_unix_socket(*args, **options))
+        return _Connection(self._inner.connect_unix_socket(*args, **options), self._library)
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)
 
 
 class _Connection(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
+    def __init__(self, inner: Any, library: Any) -> None:
         self._inner = inner
+        self._library = library
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left = _exchange.deadline - time.monotonic()
         if left <= 0:
-            raise httpcore.ReadTimeout("no whole answer in time")
-        return self._inner.read(max_bytes, left if timeout is None else min(left, timeout))
+            raise self._library.ReadTimeout("no whole answer in time")
+        content: bytes = self._inner.read(max_bytes, left if timeout is None else min(left, timeout))
+        return content
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, timeout)
@@ -166,7 +207,7 @@ class _Connection(httpcore.NetworkStream):
         self._inner.close()
 
     def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        return _Connection(self._inner.start_tls(*args, **options))
+        return _Connection(self._inner.start_tls(*args, **options), self._library)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

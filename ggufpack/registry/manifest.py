@@ -14,14 +14,17 @@ from typing import Any
 
 import httpx
 
-from ggufpack.errors import RemoteRegistryError
+from ggufpack.errors import RemoteManifestError, RemoteRegistryError
+from ggufpack.registry.limits import Limits, limit
 from ggufpack.registry.names import ModelName
 
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MODEL_LAYER = "application/vnd.ollama.image.model"
 # a text model's has some 2 kB; one with a layer for each tensor has a few hundred
 MAX_MANIFEST_BYTES = 4 << 20
-_SECONDS = 20.0
+_LIMITS = Limits(silent=20, size=None, whole=20)
+# hf.co leads to huggingface.co, and a host to its other name
+_REDIRECTS = 3
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
 
@@ -40,17 +43,30 @@ class RemoteManifest:
     layers: Mapping[str, int]
 
 
+class NoManifestError(ValueError):
+    """What was served may come from something in between (a sign-in page), and not from the registry."""
+
+
 def parse_manifest(content: bytes) -> RemoteManifest:
-    """A manifest from its bytes.
+    """A manifest from its bytes, that every reader of it reads the same.
 
     Raises:
-        ValueError: it is none; the message says why.
+        NoManifestError: it does not look like one.
+        ValueError: it looks like one, and is wrong; the message says why.
     """
-    document = json.loads(content)
-    if not isinstance(document, dict) or not isinstance(document.get("layers"), list):
-        raise ValueError("it is not a JSON object with layers")
+    if not content.lstrip().startswith(b"{"):
+        raise NoManifestError("it is not a JSON object")
+    try:
+        document = json.loads(content, object_pairs_hook=_one_reading)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(document.get("layers"), list):
+        raise NoManifestError("it is not a JSON object with layers")
     entries = [*document["layers"], document.get("config")]
-    sizes = dict(map(_sized, entries))
+    sizes: dict[str, int] = {}
+    for digest, size in map(_sized, entries):
+        if sizes.setdefault(digest, size) != size:
+            raise ValueError(f"{digest:.19}… has two sizes")
     gguf = next((entry["digest"] for entry in entries if entry.get("mediaType") == MODEL_LAYER), None)
     return RemoteManifest(
         digest=hashlib.sha256(content).hexdigest(),
@@ -67,26 +83,41 @@ def fetch_manifest(name: ModelName, *, insecure: bool = False) -> RemoteManifest
         insecure: http, as the server's own ``insecure`` means it.
 
     Raises:
+        RemoteManifestError: it serves a manifest that is wrong: no server should be told to pull it.
         RemoteRegistryError: it cannot be reached from here, does not answer without a key, or
             answers something else.
     """
     scheme = "http" if insecure else "https"
     url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
     try:
-        headers = {"Accept": MEDIA_TYPE}
-        with httpx.stream("GET", url, headers=headers, timeout=_SECONDS, follow_redirects=True) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise RemoteRegistryError(f"{url} answers with HTTP status {answer.status_code}")
-            content = b""
-            for chunk in answer.iter_bytes():
-                content += chunk
-                if len(content) > MAX_MANIFEST_BYTES:
-                    raise RemoteRegistryError(f"{url} answers with more than {MAX_MANIFEST_BYTES:,} bytes")
+        with httpx.Client(headers={"Accept": MEDIA_TYPE}) as client:
+            limit(client, lambda _path: _LIMITS, redirects=_REDIRECTS)
+            with client.stream("GET", url, timeout=None) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise RemoteRegistryError(f"{url} answers with HTTP status {answer.status_code}")
+                content = b""
+                for chunk in answer.iter_bytes():
+                    content += chunk
+                    if len(content) > MAX_MANIFEST_BYTES:
+                        raise ValueError(f"it has more than {MAX_MANIFEST_BYTES:,} bytes")
         return parse_manifest(content)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise RemoteRegistryError(f"{url} cannot be read ({str(error) or type(error).__name__})") from error
-    except (ValueError, RecursionError) as error:
+    except NoManifestError as error:
         raise RemoteRegistryError(f"{url} is no manifest of a model ({error})") from error
+    except ValueError as error:
+        raise RemoteManifestError(
+            f"{url} is no manifest of a model ({error!s:.200})",
+            action="Push the model again if it is yours. Do not pull it: it is damaged, or made to do harm.",
+        ) from error
+
+
+def _one_reading(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without keys that Go's decoder takes for one: it folds their case, and keeps the last."""
+    found = dict(pairs)
+    if len({key.casefold() for key in found}) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _sized(entry: Any) -> tuple[str, int]:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from queue import Queue
@@ -18,6 +17,7 @@ import ollama
 
 from ggufpack.errors import ServerResponseError, ServerUnreachableError, ServerVersionError
 from ggufpack.registry.answers import ServerMessageError, error_message, json_lines, parse_json
+from ggufpack.registry.chat import ChatAnswer, chat_answer, chat_payload
 from ggufpack.registry.errors import refusal, translated
 from ggufpack.registry.limits import MIB, Limits, limit
 from ggufpack.registry.names import parse as parse_name
@@ -47,18 +47,6 @@ _MOST_UPDATES = 10_000  # that wait to be shown
 _CREATE_KEYS = frozenset(
     {"template", "system", "parameters", "license", "messages", "info", "renderer", "parser", "requires"}
 )
-
-
-@dataclass(frozen=True)
-class ChatAnswer:
-    """One finished answer; token counts are the server's. ``raw`` is the whole object."""
-
-    text: str
-    thinking: str
-    done_reason: str
-    prompt_tokens: int
-    generated_tokens: int
-    raw: Json
 
 
 class OllamaServer:
@@ -375,7 +363,7 @@ class OllamaServer:
         """
         # a server that does not know the flag would answer in full; let it be one token
         options = {"num_predict": 1}
-        payload = _chat_payload(name, messages, options, tools, think, keep_alive)
+        payload = chat_payload(name, messages, options, tools, think, keep_alive)
         payload["_debug_render_only"] = True
         answer = self._post("/api/chat", payload, f"render a prompt of {name}")
         with self.as_expected(f"render a prompt of {name}"):
@@ -410,13 +398,13 @@ class OllamaServer:
             keep_alive: seconds, or a duration such as ``"5m"``; ``None`` is the server's default.
             top_logprobs: 0 to 20; the values are in ``raw["logprobs"]``.
         """
-        payload = _chat_payload(name, messages, options, tools, think, keep_alive)
+        payload = chat_payload(name, messages, options, tools, think, keep_alive)
         if top_logprobs is not None:
             payload |= {"logprobs": True, "top_logprobs": top_logprobs}
         doing = f"chat with {name}"
         answer = self._post("/api/chat", payload, doing)
         with self.as_expected(doing):
-            return _chat_answer(answer, answer.get("message") or {}, "content")
+            return chat_answer(answer, answer.get("message") or {}, "content")
 
     def complete(
         self,
@@ -441,7 +429,7 @@ class OllamaServer:
         doing = f"complete a text with {name}"
         answer = self._post("/api/generate", payload, doing)
         with self.as_expected(doing):
-            return _chat_answer(answer, answer, "response")
+            return chat_answer(answer, answer, "response")
 
     def embed(self, name: str, text: str) -> list[float]:
         """The embedding of one text, of unit length; its size is the model's.
@@ -505,36 +493,3 @@ def _limits(path: str) -> Limits:
 
 def _digest(text: str) -> str:
     return text if text.startswith("sha256:") else f"sha256:{text}"
-
-
-def _chat_answer(answer: Json, message: Json, text: str) -> ChatAnswer:
-    made = ChatAnswer(
-        text=message.get(text) or "",
-        thinking=message.get("thinking") or "",
-        done_reason=answer.get("done_reason") or "",
-        prompt_tokens=answer.get("prompt_eval_count") or 0,
-        generated_tokens=answer.get("eval_count") or 0,
-        raw=answer,
-    )
-    texts, counts = (made.text, made.thinking, made.done_reason), (made.prompt_tokens, made.generated_tokens)
-    if not (all(isinstance(one, str) for one in texts) and all(isinstance(one, int) for one in counts)):
-        raise TypeError("a text or a count is neither")
-    return made
-
-
-def _chat_payload(
-    name: str,
-    messages: Sequence[Mapping[str, Any]],
-    options: Json,
-    tools: Sequence[Json] | None,
-    think: bool | None,
-    keep_alive: float | str | None,
-) -> dict[str, Any]:
-    optional = {"tools": tools, "think": think, "keep_alive": keep_alive}
-    return {
-        "model": name,
-        "messages": [dict(message) for message in messages],
-        "options": dict(options),
-        "stream": False,
-        **{key: value for key, value in optional.items() if value is not None},
-    }

@@ -17,7 +17,7 @@ from ggufpack.engine.openai_requests import MOST_LOGPROBS, forced_text, forced_t
 from ggufpack.engine.protocol import Message
 from ggufpack.errors import EndpointRefusedError, ServerResponseError
 from ggufpack.proofs import ParsedCheck, PromptCase, SmokeResult, StopCheck, StreamCheck
-from ggufpack.registry.server import ChatAnswer
+from ggufpack.registry.chat import ChatAnswer
 from ggufpack.spec import EventHandler, Progress, Stage
 from ggufpack.verification.agreement import choices, compare
 from ggufpack.verification.conversations import CONVERSATIONS, SMOKE_MESSAGES, Conversation

@@ -25,7 +25,7 @@ from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.engine.protocol import Message
 from ggufpack.errors import ChatTemplateError
 from ggufpack.proofs import ParsedCheck
-from ggufpack.registry.server import ChatAnswer
+from ggufpack.registry.chat import ChatAnswer
 
 _MAX_TOKENS = 128
 _TAG = r"<[^<>\s]+>|\[[^\[\]\s]+\]"

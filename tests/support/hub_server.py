@@ -15,7 +15,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +25,9 @@ import yaml
 
 TOKEN = "hf_secretOfTheTests"  # noqa: S105 - known to this server only
 CHUNK = 1 << 16
-_OF_A_MODEL = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit|revision|xet-write-token)/main)?")
+_OF_A_MODEL = re.compile(
+    r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit|revision|xet-write-token)/([^/]+))?"
+)
 
 
 @dataclass
@@ -52,6 +54,7 @@ class HubState:
         received: (sha256, bytes) of each upload of a large file, also of those that broke off.
         authorizations: of all requests to the API.
         refusals: (part of a path, status, message): what is answered instead.
+        answers: part of ``"METHOD /path"`` to what is done instead; then the connection is closed.
         break_off: sha256 of objects whose upload is refused after the first chunk, once each.
         stall: sha256 of objects whose upload is left without an answer, once each; ``stalled`` is set.
         xet: folder of the Xet storage; its files are visible in the repository by their sha256 only.
@@ -63,6 +66,7 @@ class HubState:
     received: list[tuple[str, int]] = field(default_factory=list)
     authorizations: set[str | None] = field(default_factory=set)
     refusals: list[tuple[str, int, str]] = field(default_factory=list)
+    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
     break_off: set[str] = field(default_factory=set)
     stalled: threading.Event = field(default_factory=threading.Event)
     stall: set[str] = field(default_factory=set)
@@ -171,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"errors": bad, "warnings": []}, 400 if bad else 200)
 
     def _info(self, name: str, repository: Repository) -> None:
-        siblings = [{"rfilename": file} for file in sorted(repository.files)]
+        siblings = [_sibling(repository, file) for file in sorted(repository.files)]
         self._answer(
             {
                 "_id": "0" * 24,
@@ -279,6 +283,12 @@ class _Handler(BaseHTTPRequestHandler):
             yield chunk
 
     def _refused(self) -> bool:
+        for part, answer in self.state.answers.items():
+            if part in f"{self.command} {self.path}":
+                self.close_connection = True
+                with contextlib.suppress(ConnectionError):  # the client may go when it likes
+                    answer(self)
+                return True
         for part, status, message in self.state.refusals:
             if part in self.path:
                 self._answer({"error": message}, status, {"X-Error-Message": message})
@@ -295,10 +305,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def _sibling(repository: Repository, path: str) -> dict[str, Any]:
+    """As with ``blobs=true``."""
+    content = repository.files[path]
+    found = {"rfilename": path, "size": len(content), "blobId": _git_oid(content)}
+    if path in repository.lfs:
+        sha256 = content.decode()[4:] if content.startswith(b"Xet ") else hashlib.sha256(content).hexdigest()
+        found["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+    return found
+
+
+def _git_oid(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 - git's
+
+
 def _oid(repository: Repository, path: str) -> str | None:
     content = repository.files.get(path)
     if content is None:
         return None
     if path in repository.lfs:
         return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 - git's
+    return _git_oid(content)

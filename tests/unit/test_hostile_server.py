@@ -23,9 +23,9 @@ from ggufpack.engine.protocol import Message
 from ggufpack.errors import GgufpackError, RegistryError, ServerResponseError
 from ggufpack.registry import OllamaServer, stage_model
 from ggufpack.registry import server as server_module
+from ggufpack.registry.chat import ChatAnswer
 from ggufpack.registry.limits import MIB, Limits
 from ggufpack.registry.names import parse
-from ggufpack.registry.server import ChatAnswer
 from ggufpack.registry.shown import ShownModel
 from ggufpack.registry.transfer import transfer
 from ggufpack.spec import Event, Note

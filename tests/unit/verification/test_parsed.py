@@ -9,7 +9,7 @@ import pytest
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.traits import probe_traits
 from ggufpack.proofs import ParsedCheck, Verification
-from ggufpack.registry.server import ChatAnswer
+from ggufpack.registry.chat import ChatAnswer
 from ggufpack.spec import Severity
 from ggufpack.verification.findings import findings_of
 from ggufpack.verification.parsed import Tags, find_tags, judge_calls, judge_thinking
