@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from ggufpack import errors
-from ggufpack.confinement import Confinement, confine, process
+from ggufpack.confinement import Confined, Confinement, confine, process
 from ggufpack.errors import GgufpackError, VerificationError
 from ggufpack.held import held_folder
 
@@ -292,7 +292,7 @@ def serve(
     Args:
         reporter: of this process; it has said "ready".
         begin: for the request "open", the first one: the object whose methods answer all other names, and
-            the answer.
+            the answer, which also gets ``confined``: what holds the process.
         what: of which an unexpected error speaks, ``"trained model"``: libraries raise anything.
         allow: for the first request: what the process may do.
     """
@@ -302,12 +302,11 @@ def serve(
     confinement = allow(json.loads(first))
     if not process.can_fork():
         when_orphaned(lambda: os._exit(1))  # nobody would take an answer
-        confine(confinement)
-        _answer(reporter, begin, what, first)
+        _answer(reporter, begin, what, first, confine(confinement))
         return
     ended = process.run(
         confinement,
-        lambda _descriptor, _confined: _answer(reporter, begin, what, first),
+        lambda _descriptor, confined: _answer(reporter, begin, what, first, confined),
         lambda _line: None,
         keep_input=True,
     )
@@ -317,13 +316,14 @@ def serve(
         process.end_like(ended)
 
 
-def _answer(reporter: Reporter, begin: Begin, what: str, first: bytes) -> None:
+def _answer(reporter: Reporter, begin: Begin, what: str, first: bytes, confined: Confined) -> None:
     served: Any = None
     for line in itertools.chain([first], sys.stdin.buffer):
         request = json.loads(line)
         try:
             if request["do"] == "open":
                 served, answer = begin(request)
+                answer = {**answer, "confined": confined.to_json()}
             else:
                 answer = getattr(served, request["do"])(request)
         except GgufpackError as error:

@@ -96,6 +96,8 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
         ]
         rules += [(path, landlock.WRITING) for path in confinement.write]
         rules += [(path, landlock.DEVICE) for path in _NULL]
+        if confinement.listen is not None:
+            rules.append((confinement.listen, landlock.LISTENING))
         if confinement.gpu:
             rules += [(path, landlock.DEVICE | landlock.WRITING) for path in (*gpu_devices(), _SHARED)]
             rules += [(path, landlock.READING | landlock.EXECUTE) for path in _PROGRAMS]
@@ -108,7 +110,7 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
     if filtered:
         try:
             limits.drop_capabilities(platform.machine())
-            seccomp.restrict(gpu=confinement.gpu)
+            seccomp.restrict(gpu=confinement.gpu, listens=confinement.listen is not None)
         except (
             OSError
         ) as error:  # a kernel without filters, or one filter around this process that forbids more

@@ -90,12 +90,12 @@ def verify_embedded(
     Raises:
         VerificationError: the engine is not installed or cannot load the file.
     """
-    from ggufpack.engine.embedded import EmbeddedEngine
+    from ggufpack.engine.confined import ConfinedEngine
 
     if checkpoint.embeds:
         return _embedded_encoder(gguf, model, level)
     stops = stop_strings(modelfile)
-    with EmbeddedEngine(gguf, stops=stops) as engine:
+    with ConfinedEngine(gguf, stops=stops) as engine:
         result = verify(
             engine,
             _level(level, prompt),
