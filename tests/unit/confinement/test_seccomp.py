@@ -133,13 +133,6 @@ def test_numbers_are_the_kernels() -> None:
     ]
     of_processes = (seccomp._PROCESSES, seccomp._SIGNALS, seccomp._SOCKETS, seccomp._CONNECT)
     tables = (*of_processes, seccomp._REFUSED, seccomp._PRETENDED)
-        seccomp._PROCESSES,
-        seccomp._SIGNALS,
-        seccomp._SOCKETS,
-        seccomp._CONNECT,
-        seccomp._REFUSED,
-        seccomp._PRETENDED,
-    )
     compared = 0
     for name, numbers in {k: v for table in tables for k, v in table.items()}.items():
         for header, number in zip(headers, numbers, strict=True):
