@@ -26,13 +26,14 @@ class Confined:
     Attributes:
         landlock: version of the kernel's Landlock; 0 for none.
         system_calls: whether a filter refuses system calls.
-        missing: what it could do nevertheless: ``"files"``, ``"network"``, ``"processes"``, ``"signals"``.
+        missing: what it could do nevertheless: ``"files"``, ``"attributes"``, ``"network"``,
+            ``"processes"``, ``"signals"``.
         switched_off: by ``GGUFPACK_UNCONFINED``.
     """
 
     landlock: int = 0
     system_calls: bool = False
-    missing: tuple[str, ...] = ("files", "network", "processes", "signals")
+    missing: tuple[str, ...] = ("files", "attributes", "network", "processes", "signals")
     switched_off: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Confined:
 
 _WORDS = {
     "files": "other files",
+    "attributes": "modes and times of other files",
     "network": "the network",
     "processes": "starting processes",
     "signals": "other processes",
@@ -110,16 +112,44 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
     if filtered:
         try:
             limits.drop_capabilities(platform.machine())
-            seccomp.restrict(gpu=confinement.gpu, listens=confinement.listen is not None)
+            seccomp.restrict(
+                gpu=confinement.gpu,
+                listens=confinement.listen is not None,
+                truncates=version >= landlock.TRUNCATE_ABI,
+            )
         except (
             OSError
         ) as error:  # a kernel without filters, or one filter around this process that forbids more
             _logger.warning("seccomp: %s", error)
             filtered = False
+    return Confined(version, filtered, missing(version, filtered=filtered))
+
+
+def missing(version: int, *, filtered: bool) -> tuple[str, ...]:
+    """What is not held by this version of Landlock, with or without a filter of system calls. Pure.
+
+    Before its third version Landlock lets a process cut any file of the user's short (``truncate``), which
+    the filter refuses then.
+    """
+    from ggufpack.confinement.landlock import TRUNCATE_ABI
+
     held = {
-        "files": version > 0,
+        "files": version >= TRUNCATE_ABI or (version > 0 and filtered),
+        "attributes": filtered,
         "network": filtered,
         "processes": filtered,
         "signals": filtered or version >= 6,
     }
-    return Confined(version, filtered, tuple(name for name, holds in held.items() if not holds))
+    return tuple(name for name, holds in held.items() if not holds)
+
+
+def possible() -> Confined:
+    """What would hold a process on this system; nothing is confined."""
+    if os.environ.get(OFF_VARIABLE) == "1":
+        return Confined(switched_off=True)
+    if sys.platform != "linux":
+        return Confined()
+    from ggufpack.confinement import landlock, seccomp
+
+    version, filtered = landlock.abi(), seccomp.available() and seccomp.in_kernel()
+    return Confined(version, filtered, missing(version, filtered=filtered))

@@ -14,7 +14,7 @@ import platform
 import struct
 from collections.abc import Iterable, Iterator
 
-from ggufpack.confinement.kernel import PR_SET_SECCOMP, prctl
+from ggufpack.confinement.kernel import PR_GET_SECCOMP, PR_SET_SECCOMP, prctl
 
 _MODE_FILTER = 2
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
@@ -48,6 +48,9 @@ _SIGNALS: _Table = {  # the first argument is a process
 }
 _SOCKETS: _Table = {
     "socket": (41, 198),
+}
+_TRUNCATE: _Table = {
+    "truncate": (76, 45),
 }
 _CONNECT: _Table = {
     "connect": (42, 203),
@@ -142,7 +145,7 @@ _PRETENDED: _Table = {  # copying a file sets its mode and times; that they stay
 _CLONE, _CLONE3, _UTIMENSAT, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (280, 88), (302, 261), (157, 167)
 
 
-def program(machine: str, process: int, *, gpu: bool, listens: bool = False) -> bytes:
+def program(machine: str, process: int, *, gpu: bool, listens: bool = False, truncates: bool = True) -> bytes:
     """The filter's instructions. Pure.
 
     Args:
@@ -150,6 +153,7 @@ def program(machine: str, process: int, *, gpu: bool, listens: bool = False) -> 
         process: the only one that may be sent signals.
         gpu: whether local sockets and new processes are allowed: drivers use them.
         listens: whether it may listen on a local stream socket, and connect to none.
+        truncates: whether Landlock knows about files that are cut short by name.
     """
     column, architecture = _MACHINES[machine]
     code = [
@@ -162,6 +166,8 @@ def program(machine: str, process: int, *, gpu: bool, listens: bool = False) -> 
         code += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL_PROCESS)]
     code += [(_JUMP_GREATER, 0, 1, _NEWEST), _error(errno.ENOSYS)]
     code += _when(_REFUSED, column, [_error(errno.EPERM)])
+    if not truncates:
+        code += _when(_TRUNCATE, column, [_error(errno.EPERM)])
     code += _when(_PRETENDED, column, [_error(0)])
     code += _when({"utimensat": _UTIMENSAT}, column, _unless_null(1, 0))
     code += _when({"prlimit64": _PRLIMIT}, column, _unless_argument(0, (0, process)))
@@ -189,13 +195,21 @@ def available() -> bool:
     return platform.machine() in _MACHINES
 
 
-def restrict(*, gpu: bool, listens: bool = False) -> None:
+def in_kernel() -> bool:
+    """Whether this kernel has filters at all."""
+    try:
+        return prctl(PR_GET_SECCOMP, 0) >= 0
+    except OSError:
+        return False
+
+
+def restrict(*, gpu: bool, listens: bool = False, truncates: bool = True) -> None:
     """Put the filter on this thread, and on all that it starts. ``no_new_privs`` is set.
 
     Raises:
         OSError: the kernel refuses it.
     """
-    code = program(platform.machine(), os.getpid(), gpu=gpu, listens=listens)
+    code = program(platform.machine(), os.getpid(), gpu=gpu, listens=listens, truncates=truncates)
     buffer = ctypes.create_string_buffer(code, len(code))
     prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(_Program(len(code) // 8, ctypes.addressof(buffer))))
 

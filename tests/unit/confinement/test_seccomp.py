@@ -121,6 +121,14 @@ def test_who_listens_has_local_streams_only(family: int, kind: int, expected: in
     assert verdict(code, connect[column], 5, architecture=here) == error(errno.EPERM)
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_cutting_a_file_by_name_is_refused_where_landlock_does_not_know_it(machine: str) -> None:
+    number = seccomp._TRUNCATE["truncate"][seccomp._MACHINES[machine][0]]
+    for truncates, expected in ((False, error(errno.EPERM)), (True, ALLOW)):
+        code = seccomp.program(machine, OWN, gpu=False, truncates=truncates)
+        assert verdict(code, number, architecture=ARCHITECTURE[machine]) == expected
+
+
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 GENERIC = Path("/usr/include/asm-generic/unistd.h")
 
@@ -132,7 +140,7 @@ def test_numbers_are_the_kernels() -> None:
         for path in (HEADER, GENERIC)
     ]
     of_processes = (seccomp._PROCESSES, seccomp._SIGNALS, seccomp._SOCKETS, seccomp._CONNECT)
-    tables = (*of_processes, seccomp._REFUSED, seccomp._PRETENDED)
+    tables = (*of_processes, seccomp._TRUNCATE, seccomp._REFUSED, seccomp._PRETENDED)
     compared = 0
     for name, numbers in {k: v for table in tables for k, v in table.items()}.items():
         for header, number in zip(headers, numbers, strict=True):
