@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,27 @@ class Confined:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Confined:
-        """Back from the pipe."""
-        return cls(**{**data, "missing": tuple(data["missing"])})
+        """Back from the pipe, or from a record.
+
+        Raises:
+            ValueError: it is none, as a stranger's file may say.
+        """
+        found = cls(data.get("landlock"), data.get("system_calls"), (), data.get("switched_off"))  # type: ignore[arg-type]
+        lacks = data.get("missing")
+        kinds = (type(found.landlock), type(found.system_calls), type(found.switched_off), type(lacks))
+        if kinds != (int, bool, bool, list) or not all(name in _WORDS for name in lacks or ()):
+            raise ValueError("no confinement is described so")
+        return replace(found, missing=tuple(lacks or ()))
+
+    @property
+    def summary(self) -> str:
+        """In some words, for a table: ``"Landlock 7, system calls filtered"``."""
+        if self.switched_off:
+            return f"nothing: {OFF_VARIABLE} is set"
+        parts = [f"Landlock {self.landlock}"] if self.landlock else []
+        parts += ["system calls filtered"] if self.system_calls else []
+        lacks = ", ".join(_WORDS[name] for name in self.missing)
+        return (", ".join(parts) or "nothing") + (f"; not kept from {lacks}" if lacks else "")
 
     @property
     def note(self) -> str | None:
