@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ggufpack import errors
-from ggufpack.confinement import Confinement, confine, process
+from ggufpack.confinement import Confined, Confinement, confine, process
 from ggufpack.errors import GgufpackError, VerificationError
 from ggufpack.held import held_folder
 
@@ -132,7 +132,7 @@ class Child:
             start_new_session=True,
         )
         os.close(write)
-        self._events = _lines(self._stack.enter_context(os.fdopen(read, "rb")))
+        self._events = self._read(self._stack.enter_context(os.fdopen(read, "rb")))
 
     def _inherited(self) -> dict[str, str]:
         return {name: text for name, text in os.environ.items() if self._secrets or not _SECRET.search(name)}
@@ -178,6 +178,19 @@ class Child:
             if event["event"] == "progress" and on_progress is not None:
                 on_progress(event["done"], event["total"], event["item"])
         return done
+
+    def _read(self, stream: BinaryIO) -> Iterator[dict[str, Any]]:
+        """Its events. It may run code of others, so they are looked at."""
+        while line := stream.readline(process.LONGEST_LINE):
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                event = None
+            if not _is_event(event):
+                error = self._error_class(f"The {self._what} said what it never says.")
+                error.log = self._log_tail()
+                raise error
+            yield event
 
     def _log_tail(self) -> str:
         try:
@@ -292,7 +305,7 @@ def serve(
     Args:
         reporter: of this process; it has said "ready".
         begin: for the request "open", the first one: the object whose methods answer all other names, and
-            the answer.
+            the answer, which also gets ``confined``: what holds the process.
         what: of which an unexpected error speaks, ``"trained model"``: libraries raise anything.
         allow: for the first request: what the process may do.
     """
@@ -302,12 +315,11 @@ def serve(
     confinement = allow(json.loads(first))
     if not process.can_fork():
         when_orphaned(lambda: os._exit(1))  # nobody would take an answer
-        confine(confinement)
-        _answer(reporter, begin, what, first)
+        _answer(reporter, begin, what, first, confine(confinement))
         return
     ended = process.run(
         confinement,
-        lambda _descriptor, _confined: _answer(reporter, begin, what, first),
+        lambda _descriptor, confined: _answer(reporter, begin, what, first, confined),
         lambda _line: None,
         keep_input=True,
     )
@@ -317,13 +329,14 @@ def serve(
         process.end_like(ended)
 
 
-def _answer(reporter: Reporter, begin: Begin, what: str, first: bytes) -> None:
+def _answer(reporter: Reporter, begin: Begin, what: str, first: bytes, confined: Confined) -> None:
     served: Any = None
     for line in itertools.chain([first], sys.stdin.buffer):
         request = json.loads(line)
         try:
             if request["do"] == "open":
                 served, answer = begin(request)
+                answer = {**answer, "confined": confined.to_json()}
             else:
                 answer = getattr(served, request["do"])(request)
         except GgufpackError as error:
@@ -369,9 +382,22 @@ def usable_cpus() -> int:
         return os.cpu_count() or 1
 
 
-def _lines(stream: Any) -> Iterator[dict[str, Any]]:
-    for line in stream:
-        yield json.loads(line)
+_EVENTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "progress": {"done": (int,), "total": (int, type(None)), "item": (str,)},
+    "error": {
+        "type": (str,),
+        "problem": (str,),
+        **dict.fromkeys(("action", "path", "key", "finding"), (str, type(None))),
+    },
+}
+
+
+def _is_event(event: object) -> bool:
+    """Whether it has a name, and what events of that name have."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    wanted = _EVENTS.get(event["event"], {})
+    return all(name in event and isinstance(event[name], kinds) for name, kinds in wanted.items())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

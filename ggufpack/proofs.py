@@ -6,8 +6,8 @@ They stand in the record (``ggufpack.json``) as they are, so a report can be mad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 VerifyLevel = Literal["none", "prompts", "smoke", "fidelity"]
 VERIFY_LEVELS: tuple[VerifyLevel, ...] = ("none", "prompts", "smoke", "fidelity")
@@ -298,6 +298,8 @@ class Verification:
     """What was proven about one registered model or GGUF, and by which engine.
 
     ``None`` or empty: not checked. ``quantization`` is the file type, ``None`` when nobody said it.
+    ``confinement``: what held the processes of ours that ran models for it (``confinement.Confined``), by
+    ``"engine"`` (prompts and answers), ``"package"`` and ``"source"`` (fidelity).
     """
 
     model: str
@@ -312,6 +314,7 @@ class Verification:
     logprobs: LogprobCheck | None = None
     quantization: str | None = None
     embedding: EmbeddingFidelity | None = None
+    confinement: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def embeds(self) -> bool:

@@ -122,7 +122,14 @@ def _with_embeddings(
     measured, tokenizer = check.measure(
         gguf, None if engine is None else engine.embed, None if engine is None else engine.name
     )
-    return replace(done, engine=measured.engine, level="fidelity", tokenizer=tokenizer, embedding=measured)
+    return replace(
+        done,
+        engine=measured.engine,
+        level="fidelity",
+        tokenizer=tokenizer,
+        embedding=measured,
+        confinement={**done.confinement, **check.confinement},
+    )
 
 
 def _why_not_compared(checkpoint: Checkpoint) -> str | None:

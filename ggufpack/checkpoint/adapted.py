@@ -25,6 +25,7 @@ from ggufpack.checkpoint.config import ModelConfig, read_config
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.header import TensorInfo
 from ggufpack.checkpoint.layout import CONFIG, INDEX, locate
+from ggufpack.checkpoint.links import refuse_hostile_entries
 from ggufpack.checkpoint.merge import Merge
 from ggufpack.checkpoint.merge_plan import HEAD, BaseModel, plan_merge
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
@@ -68,6 +69,7 @@ def open_model(
 
 def _adapted(sources: Sources, folder: Path) -> Checkpoint:
     given = locate(sources.base)
+    refuse_hostile_entries(given)
     table, raised = read_tensors(given)
     config, _ = read_config(given)
     opened = [open_adapter(spec.folder, spec.weight) for spec in sources.adapters]
@@ -86,7 +88,7 @@ def _adapted(sources: Sources, folder: Path) -> Checkpoint:
     ]
     files, more = files_of_folder(given, adapters)
     for name, path in files.items():
-        (folder / name).symlink_to(path.resolve())
+        (folder / name).symlink_to(path.absolute())  # links of the base are judged where they lie
     if vocabulary is not None or merge.copies:
         _write_config(folder, config, vocabulary, untied=bool(merge.copies))
     if merge.copies:

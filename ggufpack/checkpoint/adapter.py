@@ -15,6 +15,7 @@ from pathlib import Path
 from ggufpack.checkpoint.adapter_config import AdapterConfig, read_adapter_config
 from ggufpack.checkpoint.header import TensorInfo, read_header
 from ggufpack.checkpoint.layout import ADAPTER_WEIGHTS
+from ggufpack.checkpoint.links import refuse_hostile_entries
 from ggufpack.checkpoint.merge import Merge
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import AdapterError
@@ -97,10 +98,13 @@ def open_adapter(folder: Path, weight: float = 1.0) -> Adapter:
     """Read an adapter folder.
 
     Raises:
+        CheckpointLayoutError: a pipe, a device, or a link to a file that is not a model's.
         CheckpointFileError: ``adapter_config.json`` cannot be read.
         TensorFileError: the weights are damaged.
         AdapterError: not a LoRA that can be merged, or its weights are not complete.
     """
+    if folder.is_dir():
+        refuse_hostile_entries(folder)
     config = read_adapter_config(folder)
     path = folder / ADAPTER_WEIGHTS
     if not path.exists():

@@ -24,7 +24,6 @@ from typing import Any
 
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.jsonfiles import MIB, read_object, read_text, type_name
-from ggufpack.checkpoint.links import refuse_stray_link
 from ggufpack.checkpoint.tokenizer import TOKENIZER_CONFIG
 from ggufpack.errors import ChatTemplateError, CheckpointFileError
 from ggufpack.spec import Finding
@@ -153,7 +152,6 @@ def _from_files(folder: Path) -> dict[str, str]:
 
 def _read_template(path: Path) -> str:
     # Universal newlines, as open() in transformers: \r\n would be in every prompt otherwise
-    refuse_stray_link(path)
     return read_text(path, MAX_TEMPLATE_BYTES)
 
 

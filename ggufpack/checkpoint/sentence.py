@@ -14,6 +14,7 @@ from typing import Any
 
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.jsonfiles import MAX_CONFIG_BYTES, read_object, read_text, unique_keys
+from ggufpack.checkpoint.links import followed
 from ggufpack.errors import CheckpointFileError
 from ggufpack.spec import Finding
 
@@ -172,7 +173,8 @@ def _module(folder: Path, path: Path, entry: object) -> Module:
     kind, place = values.get("type"), values.get("path", "")
     if not isinstance(kind, str) or not isinstance(place, str):
         raise CheckpointFileError(f"{path}: every module needs a type and a path.", path=path, key="type")
-    if Path(place).is_absolute() or ".." in Path(place).parts:
+    leaves = Path(place).is_absolute() or ".." in Path(place).parts
+    if leaves or ((folder / place).exists() and followed(folder / place, folder) is None):
         raise CheckpointFileError(f"{path}: {place!r} leaves the folder.", path=path, key="path")
     # older releases call it sentence_transformers.models.Pooling, newer ones by its full module
     name = kind.rpartition(".")[2] if kind.startswith(_PACKAGE) else kind

@@ -85,6 +85,19 @@ def _print(found: Examination) -> None:
             _print_finding(finding)
         for why, checks in _by_reason(skipped).items():
             echo(f"  {', '.join(checks)}: {why}")
+    _print_confinement(found)
+
+
+def _print_confinement(found: Examination) -> None:
+    """What holds the processes that read strangers' files: here, and when the package was built."""
+    from ggufpack.confinement import Confined
+
+    for fact, words in (
+        ("confinement_here", "Processes that read a checkpoint on this system are held by"),
+        ("confinement_recorded", "The process that read the checkpoint of this package was held by"),
+    ):
+        if fact in found.facts:
+            echo(f"\n{words}: {Confined.from_json(found.facts[fact]).summary}.")
 
 
 def _verdict(found: Examination) -> str:

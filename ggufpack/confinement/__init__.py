@@ -9,7 +9,7 @@ apply.py      all of it, in the process itself, for ever
 process.py    a forked process for one piece of work: confined, and watched by the one that forked it
 """
 
-from ggufpack.confinement.apply import Confined, confine
+from ggufpack.confinement.apply import Confined, confine, possible
 from ggufpack.confinement.rules import OFF_VARIABLE, Confinement
 
-__all__ = ["OFF_VARIABLE", "Confined", "Confinement", "confine"]
+__all__ = ["OFF_VARIABLE", "Confined", "Confinement", "confine", "possible"]

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ class Confined:
     Attributes:
         landlock: version of the kernel's Landlock; 0 for none.
         system_calls: whether a filter refuses system calls.
-        missing: what it could do nevertheless: ``"files"``, ``"network"``, ``"processes"``, ``"signals"``.
+        missing: what it could do nevertheless: ``"files"``, ``"attributes"``, ``"network"``,
+            ``"processes"``, ``"signals"``.
         switched_off: by ``GGUFPACK_UNCONFINED``.
     """
 
     landlock: int = 0
     system_calls: bool = False
-    missing: tuple[str, ...] = ("files", "network", "processes", "signals")
+    missing: tuple[str, ...] = ("files", "attributes", "network", "processes", "signals")
     switched_off: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -41,8 +42,27 @@ class Confined:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Confined:
-        """Back from the pipe."""
-        return cls(**{**data, "missing": tuple(data["missing"])})
+        """Back from the pipe, or from a record.
+
+        Raises:
+            ValueError: it is none, as a stranger's file may say.
+        """
+        found = cls(data.get("landlock"), data.get("system_calls"), (), data.get("switched_off"))  # type: ignore[arg-type]
+        lacks = data.get("missing")
+        kinds = (type(found.landlock), type(found.system_calls), type(found.switched_off), type(lacks))
+        if kinds != (int, bool, bool, list) or not all(name in _WORDS for name in lacks or ()):
+            raise ValueError("no confinement is described so")
+        return replace(found, missing=tuple(lacks or ()))
+
+    @property
+    def summary(self) -> str:
+        """In some words, for a table: ``"Landlock 7, system calls filtered"``."""
+        if self.switched_off:
+            return f"nothing: {OFF_VARIABLE} is set"
+        parts = [f"Landlock {self.landlock}"] if self.landlock else []
+        parts += ["system calls filtered"] if self.system_calls else []
+        lacks = ", ".join(_WORDS[name] for name in self.missing)
+        return (", ".join(parts) or "nothing") + (f"; not kept from {lacks}" if lacks else "")
 
     @property
     def note(self) -> str | None:
@@ -61,6 +81,7 @@ class Confined:
 
 _WORDS = {
     "files": "other files",
+    "attributes": "modes and times of other files",
     "network": "the network",
     "processes": "starting processes",
     "signals": "other processes",
@@ -96,6 +117,8 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
         ]
         rules += [(path, landlock.WRITING) for path in confinement.write]
         rules += [(path, landlock.DEVICE) for path in _NULL]
+        if confinement.listen is not None:
+            rules.append((confinement.listen, landlock.LISTENING))
         if confinement.gpu:
             rules += [(path, landlock.DEVICE | landlock.WRITING) for path in (*gpu_devices(), _SHARED)]
             rules += [(path, landlock.READING | landlock.EXECUTE) for path in _PROGRAMS]
@@ -108,16 +131,44 @@ def _confine_on_linux(confinement: Confinement) -> Confined:
     if filtered:
         try:
             limits.drop_capabilities(platform.machine())
-            seccomp.restrict(gpu=confinement.gpu)
+            seccomp.restrict(
+                gpu=confinement.gpu,
+                listens=confinement.listen is not None,
+                truncates=version >= landlock.TRUNCATE_ABI,
+            )
         except (
             OSError
         ) as error:  # a kernel without filters, or one filter around this process that forbids more
             _logger.warning("seccomp: %s", error)
             filtered = False
+    return Confined(version, filtered, missing(version, filtered=filtered))
+
+
+def missing(version: int, *, filtered: bool) -> tuple[str, ...]:
+    """What is not held by this version of Landlock, with or without a filter of system calls. Pure.
+
+    Before its third version Landlock lets a process cut any file of the user's short (``truncate``), which
+    the filter refuses then.
+    """
+    from ggufpack.confinement.landlock import TRUNCATE_ABI
+
     held = {
-        "files": version > 0,
+        "files": version >= TRUNCATE_ABI or (version > 0 and filtered),
+        "attributes": filtered,
         "network": filtered,
         "processes": filtered,
         "signals": filtered or version >= 6,
     }
-    return Confined(version, filtered, tuple(name for name, holds in held.items() if not holds))
+    return tuple(name for name, holds in held.items() if not holds)
+
+
+def possible() -> Confined:
+    """What would hold a process on this system; nothing is confined."""
+    if os.environ.get(OFF_VARIABLE) == "1":
+        return Confined(switched_off=True)
+    if sys.platform != "linux":
+        return Confined()
+    from ggufpack.confinement import landlock, seccomp
+
+    version, filtered = landlock.abi(), seccomp.available() and seccomp.in_kernel()
+    return Confined(version, filtered, missing(version, filtered=filtered))

@@ -6,7 +6,8 @@ import ctypes
 import os
 from typing import Any
 
-PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h, as the next three
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h, as the next four
+PR_GET_SECCOMP = 21
 PR_SET_SECCOMP = 22
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38

@@ -20,6 +20,7 @@ class Confinement:
             has to exist.
         longest_file: bytes of the longest file that it may write.
         written: bytes that it may write in all.
+        listen: a folder in which it may make local sockets and listen on them; it connects to none.
         gpu: it may use the GPUs' devices, and start processes: their libraries compile with them.
     """
 
@@ -27,4 +28,5 @@ class Confinement:
     write: tuple[Path, ...] = ()
     longest_file: int | None = None
     written: int | None = None
+    listen: Path | None = None
     gpu: bool = False

@@ -14,15 +14,17 @@ import platform
 import struct
 from collections.abc import Iterable, Iterator
 
-from ggufpack.confinement.kernel import PR_SET_SECCOMP, prctl
+from ggufpack.confinement.kernel import PR_GET_SECCOMP, PR_SET_SECCOMP, prctl
 
 _MODE_FILTER = 2
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
+_AND = 0x54
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _X32_BIT = 0x40000000  # the second table of x86-64
 _CLONE_THREAD = 0x00010000
 _AF_UNIX, _AF_NETLINK = 1, 16
+_SOCK_STREAM, _SOCK_TYPE = 1, 0xF
 _NEWEST = 470  # numbers above are of calls that nobody has looked at here
 
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column; include/uapi/linux/audit.h
@@ -46,6 +48,12 @@ _SIGNALS: _Table = {  # the first argument is a process
 }
 _SOCKETS: _Table = {
     "socket": (41, 198),
+}
+_TRUNCATE: _Table = {
+    "truncate": (76, 45),
+}
+_CONNECT: _Table = {
+    "connect": (42, 203),
 }
 _REFUSED: _Table = {
     "ptrace": (101, 117),
@@ -137,13 +145,15 @@ _PRETENDED: _Table = {  # copying a file sets its mode and times; that they stay
 _CLONE, _CLONE3, _UTIMENSAT, _PRLIMIT, _PRCTL = (56, 220), (435, 435), (280, 88), (302, 261), (157, 167)
 
 
-def program(machine: str, process: int, *, gpu: bool) -> bytes:
+def program(machine: str, process: int, *, gpu: bool, listens: bool = False, truncates: bool = True) -> bytes:
     """The filter's instructions. Pure.
 
     Args:
         machine: a key of ``_MACHINES``.
         process: the only one that may be sent signals.
         gpu: whether local sockets and new processes are allowed: drivers use them.
+        listens: whether it may listen on a local stream socket, and connect to none.
+        truncates: whether Landlock knows about files that are cut short by name.
     """
     column, architecture = _MACHINES[machine]
     code = [
@@ -156,6 +166,8 @@ def program(machine: str, process: int, *, gpu: bool) -> bytes:
         code += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL_PROCESS)]
     code += [(_JUMP_GREATER, 0, 1, _NEWEST), _error(errno.ENOSYS)]
     code += _when(_REFUSED, column, [_error(errno.EPERM)])
+    if not truncates:
+        code += _when(_TRUNCATE, column, [_error(errno.EPERM)])
     code += _when(_PRETENDED, column, [_error(0)])
     code += _when({"utimensat": _UTIMENSAT}, column, _unless_null(1, 0))
     code += _when({"prlimit64": _PRLIMIT}, column, _unless_argument(0, (0, process)))
@@ -166,7 +178,8 @@ def program(machine: str, process: int, *, gpu: bool) -> bytes:
     if gpu:
         code += _when(_SOCKETS, column, _unless_argument(0, (_AF_UNIX, _AF_NETLINK)))
     else:
-        code += _when(_SOCKETS, column, [_error(errno.EPERM)])
+        code += _when(_SOCKETS, column, _only_local_streams() if listens else [_error(errno.EPERM)])
+        code += _when(_CONNECT, column, [_error(errno.EPERM)])
         code += _when(_SIGNALS, column, _unless_argument(0, (process,)))
         code += _when(_PROCESSES, column, [_error(errno.EPERM)])
         # its flags are behind a pointer: the C library takes clone where this is not there
@@ -182,13 +195,21 @@ def available() -> bool:
     return platform.machine() in _MACHINES
 
 
-def restrict(*, gpu: bool) -> None:
+def in_kernel() -> bool:
+    """Whether this kernel has filters at all."""
+    try:
+        return prctl(PR_GET_SECCOMP, 0) >= 0
+    except OSError:
+        return False
+
+
+def restrict(*, gpu: bool, listens: bool = False, truncates: bool = True) -> None:
     """Put the filter on this thread, and on all that it starts. ``no_new_privs`` is set.
 
     Raises:
         OSError: the kernel refuses it.
     """
-    code = program(platform.machine(), os.getpid(), gpu=gpu)
+    code = program(platform.machine(), os.getpid(), gpu=gpu, listens=listens, truncates=truncates)
     buffer = ctypes.create_string_buffer(code, len(code))
     prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(_Program(len(code) // 8, ctypes.addressof(buffer))))
 
@@ -214,6 +235,19 @@ def _unless_argument(index: int, values: Iterable[int]) -> list[_Instruction]:
     for value in values:
         code += [(_JUMP_EQUAL, 0, 1, value), _allow()]
     return [*code, _error(errno.EPERM)]
+
+
+def _only_local_streams() -> list[_Instruction]:
+    """Not datagrams: those are sent to any socket without a connection."""
+    return [
+        _argument(0),
+        (_JUMP_EQUAL, 0, 3, _AF_UNIX),
+        _argument(1),
+        (_AND, 0, 0, _SOCK_TYPE),
+        (_JUMP_EQUAL, 1, 0, _SOCK_STREAM),
+        _error(errno.EPERM),
+        _allow(),
+    ]
 
 
 def _unless_null(index: int, error: int) -> list[_Instruction]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -12,17 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ggufpack.checkpoint.links import linked_files
 from ggufpack.confinement import Confinement
 from ggufpack.convert.protocol import Job
 
 # a file has at most the source's weights as float32, and the most packed source has four bits for each
 _GROWTH = 8
 _SPARE_BYTES = 1 << 30  # metadata, a vocabulary, modules
-_SUFFIXES = frozenset(
-    {".safetensors", ".json", ".jinja", ".model", ".txt", ".py", ".md", ".tiktoken", ".vocab", ".spm"}
-)
-_DIGEST = re.compile(r"[0-9a-f]{30,}")
-_LINKS_DEPTH = 2  # a checkpoint folder, and folders in it (1_Pooling)
 
 
 def confinement_of(job: Job, libraries: Iterable[Path], scratch: Path) -> Confinement:
@@ -46,26 +41,6 @@ def confinement_of(job: Job, libraries: Iterable[Path], scratch: Path) -> Confin
     longest = _GROWTH * sum(map(size_of, inputs)) + _SPARE_BYTES
     files = len(job.outputs) + (job.projector is not None) + (job.cache is not None)
     return Confinement(tuple(read), tuple(write), longest_file=longest, written=longest * (files + 1))
-
-
-def linked_files(folder: Path) -> Iterator[Path]:
-    """Regular files that symbolic links in the folder lead to: a download cache is made of them."""
-    for inner, folders, names in os.walk(folder):
-        if len(Path(inner).relative_to(folder).parts) + 1 >= _LINKS_DEPTH:
-            folders.clear()
-        for name in names:
-            path = Path(inner, name)
-            if path.is_symlink() and path.is_file() and _is_a_models(path.name, path.resolve().name):
-                yield path.resolve()
-
-
-def _is_a_models(link: str, target: str) -> bool:
-    """Whether a link may lead out of the folder: a file's own name, or its digest (in a cache).
-
-    It keeps ``tokenizer.json`` from being a key in the home folder.
-    """
-    suffix = Path(link).suffix
-    return suffix in _SUFFIXES and (Path(target).suffix == suffix or _DIGEST.fullmatch(target) is not None)
 
 
 def keep_files_in(scratch: Path) -> None:

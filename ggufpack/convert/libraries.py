@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from enum import Enum
+from importlib import import_module
 
 
 class Imports(str, Enum):
@@ -16,6 +17,32 @@ class Imports(str, Enum):
 
     LIGHT = "light"
     ALL = "all"
+
+
+# what a job imports late, so that a worker without one starts sooner; a copy would load it for each job
+_OF_EVERY_JOB = (
+    "blake3",
+    "ggufpack.convert.reuse",
+    "ggufpack.convert.sink",
+    "ggufpack.convert.vocabulary",
+    "ggufpack.convert.whole",
+    "ggufpack.quantize.imatrix",
+    "ggufpack.quantize.kernels",
+    "ggufpack.tensor_cache",
+)
+
+
+def load_for_jobs() -> None:
+    """Import what every job needs, in the process that is copied for each.
+
+    After the vendored modules: some of ours use them. Of transformers, one model's configuration: its
+    class is small, and brings what all of them share.
+    """
+    for name in _OF_EVERY_JOB:
+        import_module(name)
+    from transformers import LlamaConfig
+
+    del LlamaConfig
 
 
 def load_libraries(imports: Imports) -> None:

@@ -26,7 +26,7 @@ from ggufpack.confinement import Confined, Confinement, confine, process
 from ggufpack.convert.confined import confinement_of, keep_files_in
 from ggufpack.convert.failures import explain
 from ggufpack.convert.guard import AllOfTransformersNeeded, forbid_network_and_pickle, guard_pretrained
-from ggufpack.convert.libraries import Imports, load_libraries
+from ggufpack.convert.libraries import Imports, load_for_jobs, load_libraries
 from ggufpack.convert.protocol import Job
 from ggufpack.errors import WorkerError
 from ggufpack.vendoring.loading import compiled_elsewhere
@@ -60,6 +60,8 @@ class Converter:
         if not Path(gguf.__file__).is_relative_to(vendor):
             raise RuntimeError(f"gguf was imported from {gguf.__file__}, not from {vendor}")
         self._conversion = conversion
+        if process.can_fork():
+            load_for_jobs()
 
     def has_projector(self, checkpoint: Path) -> bool:
         """Whether it can write the vision tower of this checkpoint's architecture."""

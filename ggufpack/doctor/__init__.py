@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ggufpack.confinement import possible
 from ggufpack.doctor.examination import Examination, Kind, Log, NotChecked, Status
 from ggufpack.doctor.findings import FINDING_KINDS, make_finding
 from ggufpack.errors import UsageError
@@ -71,6 +72,8 @@ def examine(
         _modelfile(log, path, host)
     else:
         _checkpoint(log, path, base, adapters, host)
+    if kind in ("checkpoint", "package"):
+        log.facts["confinement_here"] = possible().to_json()
     return log.finish(kind, str(target))
 
 

@@ -27,6 +27,7 @@ from ggufpack.checkpoint.header import read_header
 from ggufpack.checkpoint.jsonfiles import read_object
 from ggufpack.checkpoint.layers import check_layers
 from ggufpack.checkpoint.layout import ADAPTER_CONFIG, CONFIG
+from ggufpack.checkpoint.links import refuse_hostile_entries
 from ggufpack.checkpoint.sentence import read_pipeline
 from ggufpack.checkpoint.tensors import read_tensors
 from ggufpack.checkpoint.tokenizer import TOKENIZER_CONFIG, TOKENIZER_FILES, read_tokenizer
@@ -142,7 +143,14 @@ def _locate(log: Log, path: Path) -> _Parts | None:
             log.add([finding_of(error)])
         else:
             log.add(layout_findings(path, folder))
-            return _Parts(folder)
+            try:
+                refuse_hostile_entries(folder)
+            except CheckpointLayoutError as error:
+                log.add([finding_of(error)])
+            else:
+                return _Parts(folder)
+            log.skip_all((*_ALL, WEIGHTS, CONVERTER), "the folder has what no checkpoint has")
+            return None
     # not a whole checkpoint; what is there can be looked at all the same
     if path.is_dir() and any((path / name).is_file() for name in _REMARKABLE):
         return _Parts(path)

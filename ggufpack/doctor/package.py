@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ggufpack.checkpoint.jsonfiles import read_object
+from ggufpack.confinement import Confined
 from ggufpack.doctor.examination import DEEP, Log
 from ggufpack.doctor.findings import make_finding
 from ggufpack.doctor.modelfile import check_modelfile
@@ -81,6 +83,10 @@ def _read_record(log: Log, folder: Path) -> dict[str, Any] | None:
         "created": record.get("created"),
         "template": record["result"].get("template"),
     }
+    confined = record["result"].get("confinement")
+    if isinstance(confined, dict):
+        with contextlib.suppress(ValueError, TypeError):  # a stranger's record may say anything
+            log.facts["confinement_recorded"] = Confined.from_json(confined).to_json()
     return record
 
 

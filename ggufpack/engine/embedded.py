@@ -1,4 +1,4 @@
-"""The embedded engine: llama.cpp's server inside this process (package xllamacpp), no Ollama needed.
+"""The embedded engine: llama.cpp's server inside its user's process (package xllamacpp), no Ollama needed.
 
 It renders with the GGUF's own Jinja template, or with one that is given; a Go TEMPLATE is Ollama's.
 
@@ -9,11 +9,13 @@ in-process API has no call for ``/apply-template``.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -24,7 +26,9 @@ from typing import Any
 from ggufpack.engine.protocol import Generation, Message
 from ggufpack.errors import VerificationError
 
+SOCKET_NAME = "engine.sock"  # llama.cpp takes a host that ends in .sock for a Unix socket
 _TIMEOUT = 120.0  # seconds for a render, which computes nothing
+_LONGEST_ANSWER = 64 << 20  # bytes
 _WARM_UP = {"prompt": "a", "n_predict": 1, "cache_prompt": False}
 _LOOP_BEGINS = 0.5  # seconds; 0.01 was enough
 _FORCE = 1000.0  # logits are far below
@@ -41,6 +45,7 @@ class EmbeddedEngine:
         n_ctx: context length in tokens.
         n_gpu_layers: layers to put on a GPU. 0 by default: a training process may hold it, and results
             on the CPU do not depend on the card.
+        socket_folder: an empty one, of somebody who removes it; ``None`` makes one.
 
     Raises:
         VerificationError: xllamacpp is missing, or cannot load the file.
@@ -54,12 +59,14 @@ class EmbeddedEngine:
         stops: Sequence[str] = (),
         n_ctx: int = 4096,
         n_gpu_layers: int = 0,
+        socket_folder: Path | None = None,
     ) -> None:
         self._model = model
         self._chat_template = chat_template
         self._stops = tuple(stops)
         self._n_ctx = n_ctx
         self._n_gpu_layers = n_gpu_layers
+        self._given = socket_folder
         self._folder: Path | None = None
         self._server: Any = None
 
@@ -72,7 +79,7 @@ class EmbeddedEngine:
         xllamacpp = _import_xllamacpp()
         if not self._model.is_file():
             raise VerificationError(f"There is no GGUF file {self._model}", path=self._model)
-        self._folder = _private_folder()
+        self._folder = self._given or _private_folder()
         try:
             self._server = xllamacpp.Server(self._parameters(xllamacpp))
             self._warm_up()
@@ -99,9 +106,9 @@ class EmbeddedEngine:
     def close(self) -> None:
         """Free the model and remove the socket. May be called twice."""
         self._server = None
-        if self._folder is not None:
+        if self._folder is not None and self._given is None:
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._folder = None
 
     def render(self, messages: Sequence[Message], *, think: bool | None = None) -> str:
         """The prompt text that llama.cpp makes of these messages (``/apply-template``).
@@ -109,11 +116,7 @@ class EmbeddedEngine:
         Raises:
             VerificationError: the template refuses the conversation, or the engine is not running.
         """
-        answer = self._post("/apply-template", {"messages": list(messages), **_switches(think)})
-        prompt = answer.get("prompt")
-        if not isinstance(prompt, str):
-            raise VerificationError(f"The embedded engine answered without a prompt: {answer}")
-        return prompt
+        return render_at(self._socket, messages, think)
 
     def generate(
         self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0, think: bool | None = None
@@ -221,23 +224,52 @@ class EmbeddedEngine:
     def _socket(self) -> Path:
         if self._folder is None:
             raise VerificationError("The embedded engine is not running")
-        return self._folder / "engine.sock"  # llama.cpp takes a host that ends in .sock for a Unix socket
+        return self._folder / SOCKET_NAME
 
-    def _post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
-        connection = _UnixConnection(self._socket)
+
+def render_at(engine: Path, messages: Sequence[Message], think: bool | None) -> str:
+    """The prompt text that the llama.cpp behind this socket makes of these messages (``/apply-template``).
+
+    Raises:
+        VerificationError: the template refuses the conversation, or the engine does not answer.
+    """
+    answer = _post(engine, "/apply-template", {"messages": list(messages), **_switches(think)})
+    prompt = answer.get("prompt")
+    if not isinstance(prompt, str):
+        raise VerificationError(f"The embedded engine answered without a prompt: {answer!s:.300}")
+    return prompt
+
+
+def _post(engine: Path, path: str, body: dict[str, object]) -> dict[str, Any]:
+    connection = _UnixConnection(engine)
+    try:
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        # the connection has a limit for each wait, and none for the whole
+        watch = threading.Timer(_TIMEOUT, _hang_up, [connection])
+        watch.daemon = True
+        watch.start()
         try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise VerificationError(f"The embedded engine does not answer ({error})") from error
+            data = response.read(_LONGEST_ANSWER + 1)
         finally:
-            connection.close()
-        if not isinstance(answer, dict):
-            raise VerificationError(f"The embedded engine answered with something else: {answer}")
-        if response.status != http.client.OK:
-            raise VerificationError(f"The embedded engine refused {path}: {_message_of(answer)}")
-        return answer
+            watch.cancel()
+        if len(data) > _LONGEST_ANSWER:
+            raise VerificationError(f"The embedded engine's answer has no end ({path}).")
+        answer = json.loads(data)
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+        raise VerificationError(f"The embedded engine does not answer ({error})") from error
+    finally:
+        connection.close()
+    if not isinstance(answer, dict):
+        raise VerificationError(f"The embedded engine answered with something else: {answer!s:.300}")
+    if response.status != http.client.OK:
+        raise VerificationError(f"The embedded engine refused {path}: {_message_of(answer)}")
+    return answer
+
+
+def _hang_up(connection: _UnixConnection) -> None:
+    with contextlib.suppress(OSError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _switches(think: bool | None) -> dict[str, object]:
@@ -275,10 +307,15 @@ def _import_xllamacpp() -> Any:
 def _private_folder() -> Path:
     """A new folder with mode 0700, with a path short enough for a socket."""
     folder = Path(tempfile.mkdtemp(prefix="ggufpack-"))
-    if len(str(folder / "engine.sock").encode()) <= _MAX_SOCKET_PATH:
+    if fits_a_socket(folder):
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="ggufpack-", dir="/tmp"))
+
+
+def fits_a_socket(folder: Path) -> bool:
+    """Whether the path of the engine's socket in it is short enough for one."""
+    return len(str(folder / SOCKET_NAME).encode()) <= _MAX_SOCKET_PATH
 
 
 def _message_of(answer: dict[str, Any]) -> str:

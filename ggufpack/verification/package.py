@@ -90,12 +90,12 @@ def verify_embedded(
     Raises:
         VerificationError: the engine is not installed or cannot load the file.
     """
-    from ggufpack.engine.embedded import EmbeddedEngine
+    from ggufpack.engine.confined import ConfinedEngine
 
     if checkpoint.embeds:
         return _embedded_encoder(gguf, model, level)
     stops = stop_strings(modelfile)
-    with EmbeddedEngine(gguf, stops=stops) as engine:
+    with ConfinedEngine(gguf, stops=stops) as engine:
         result = verify(
             engine,
             _level(level, prompt),
@@ -110,6 +110,7 @@ def verify_embedded(
             end_tokens=end_tokens(checkpoint, prompt),
             on_event=on_event,
         )
+        result = replace(result, confinement={"engine": engine.confined.to_json()})
         findings = findings_of(result)
         if modelfile.template is not None:
             findings = (*findings, template_not_run(model, engine.name))
@@ -128,7 +129,11 @@ def _embedded_encoder(gguf: Path, model: str, level: VerifyLevel) -> Verified:
     with package_model(gguf, _SMOKE_WINDOW, usable_cpus()) as package:
         tokens = package.tokenize([_SMOKE_TEXT], special=True)
         (vector,) = package.call({"do": "embed", "texts": tokens, "item": "the package"})["vectors"]
-    return Verification(model, engine_name(), "smoke", smoke=check_embedding(vector)), ()
+        confinement = {"engine": package.confined.to_json()}
+    result = Verification(
+        model, engine_name(), "smoke", smoke=check_embedding(vector), confinement=confinement
+    )
+    return result, ()
 
 
 def with_system(prompt: Prompt, system: str | None) -> ExpectedPrompt:

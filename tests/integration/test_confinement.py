@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from ggufpack import vendoring
-from ggufpack.confinement import OFF_VARIABLE
+from ggufpack import build, vendoring
+from ggufpack.confinement import OFF_VARIABLE, possible
 from ggufpack.confinement.landlock import abi
 from ggufpack.confinement.seccomp import available
 from ggufpack.convert.process import Worker
 from ggufpack.convert.protocol import Job
-from ggufpack.errors import GgufpackError
+from ggufpack.errors import GgufpackError, VerificationError
 from tests.support import malicious
 from tests.support.checkpoints import link_checkpoint
 
@@ -177,3 +177,24 @@ def test_the_same_code_succeeds_where_nothing_holds_it(hostile: Callable[[str], 
     assert outcomes.keys() == BLOCKED.keys()
     open_to_it = {name: outcome for name, outcome in outcomes.items() if name not in NOT_SHOWN_OPEN}
     assert set(open_to_it.values()) == {"done"}, open_to_it
+
+
+@pytest.mark.engine
+def test_the_record_says_what_held_each_process(tiny_model: TinyModel, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "One, two, three, four."}\n', encoding="utf-8")
+    with pytest.raises(VerificationError, match="did not end its answer"):  # nobody trained it
+        build(
+            tiny_model("llama"),
+            name="m",
+            quantization="F16",
+            output=tmp_path,
+            register=False,
+            verify="fidelity",
+            calibration=texts,
+        )
+    record = json.loads((tmp_path / "m" / "ggufpack.json").read_text(encoding="utf-8"))["result"]
+    here = possible().to_json()
+    assert record["confinement"] == here
+    (verification,) = record["verifications"]
+    assert verification["confinement"] == {"engine": here, "package": here, "source": here}

@@ -10,6 +10,7 @@ from pathlib import Path
 import ollama
 import pytest
 
+from ggufpack.engine import embedded
 from ggufpack.engine.embedded import EmbeddedEngine
 from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.engine.protocol import Message
@@ -48,7 +49,9 @@ def test_one_file_is_within_the_limit_and_another_is_not(
 
         def expected(messages: Sequence[Message]) -> dict[bytes, float]:
             request: dict[str, object] = {"prompt": engine.render(messages), "n_predict": 1, "n_probs": 49152}
-            answer = engine._post("/completion", {**request, "temperature": 0.0, "cache_prompt": False})
+            answer = embedded._post(
+                engine._socket, "/completion", {**request, "temperature": 0.0, "cache_prompt": False}
+            )
             found: dict[bytes, float] = defaultdict(float)
             for row in answer["completion_probabilities"][0]["top_logprobs"]:
                 found[bytes(row["bytes"])] += math.exp(row["logprob"])

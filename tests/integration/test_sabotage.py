@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ggufpack.engine import embedded
 from ggufpack.engine.embedded import EmbeddedEngine
 from ggufpack.verification.fidelity.builtin import PLAIN
 from tests.support import sabotage
@@ -30,11 +31,13 @@ CASES = [*(("llama", name) for name in SABOTAGES), *(("llama3", name) for name i
 def tokens_and_answer(gguf: Path, text: str = TEXT) -> tuple[list[int], list[tuple[int, float]]]:
     """The text's token ids, and the ten most probable tokens after ``FIXED`` with their log probabilities."""
     with EmbeddedEngine(gguf, n_ctx=512) as engine:
-        said = engine._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        said = embedded._post(
+            engine._socket, "/tokenize", {"content": text, "add_special": True, "parse_special": True}
+        )
         tokens: list[int] = said["tokens"]
         # more than one: the server keeps back a token that ends within a character
         request = {"prompt": FIXED, "n_predict": 8, "n_probs": 10, "temperature": 0.0, "ignore_eos": True}
-        answer = engine._post("/completion", request)
+        answer = embedded._post(engine._socket, "/completion", request)
     first = answer["completion_probabilities"][0]
     return tokens, [(choice["id"], choice["logprob"]) for choice in first["top_logprobs"]]
 

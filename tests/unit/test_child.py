@@ -11,6 +11,7 @@ import pytest
 
 from ggufpack import child
 from ggufpack.child import Child
+from ggufpack.confinement import process
 from ggufpack.errors import WorkerError
 
 # argument: the number of the event pipe
@@ -99,3 +100,31 @@ def test_secrets_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"TOKENIZERS_CACHE", "KEYBOARD", "PATH"} <= child._inherited().keys()
     trusted = Child("ggufpack.no_such_module", (), what="", error=WorkerError, secrets=True)
     assert set(secrets) <= trusted._inherited().keys()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[]",
+        "no JSON",
+        '{"event": 1}',
+        '{"event": "progress", "done": "all", "total": 1, "item": ""}',
+        '{"event": "error", "type": ["WorkerError"], "problem": "x"}',
+        '{"event": "error", "type": "WorkerError", "problem": "x", "action": 1, "path": 1}',
+        '{"event": "done", "more": "' + "x" * 2000,
+        "[" * 900,
+    ],
+)
+def test_one_that_says_anything(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LONGEST_LINE", 1000)
+    program = f"""
+import os, sys
+ready, said = b'{{"event": "ready"}}\\n', {said!r}.encode()
+os.write(int(sys.argv[1]), ready + said + (b"" if len(said) > 1000 else b"\\n"))
+sys.stdin.read()
+"""
+    with (
+        started(program, tmp_path, monkeypatch) as one,
+        pytest.raises(WorkerError, match="some child said what it never says"),
+    ):
+        one.call({"do": "open"})

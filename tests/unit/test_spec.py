@@ -73,6 +73,7 @@ def test_build_json() -> None:
                 "logprobs": None,
                 "quantization": None,
                 "embedding": None,
+                "confinement": {},
             }
         ],
         "findings": [FINDING],

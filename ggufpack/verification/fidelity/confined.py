@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ggufpack.checkpoint.links import linked_files
 from ggufpack.confinement import Confinement
 from ggufpack.confinement.python import gpu_devices
-from ggufpack.convert.confined import keep_files_in, linked_files, size_of
+from ggufpack.convert.confined import keep_files_in, size_of
 from ggufpack.verification.fidelity import cache
 
 # distributions, and the weights once more as float32 (four bits each in the most packed source)

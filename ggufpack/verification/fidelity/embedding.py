@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache as remembered
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
@@ -82,6 +83,7 @@ class EmbeddingCheck:
         self._source_long: Vectors = as_vectors([])
         self._reference = ""
         self._packages: list[str] = []
+        self.confinement: dict[str, Mapping[str, Any]] = {}
         self._source = source_process("embedding_worker", vendor, options)
 
     def __enter__(self) -> EmbeddingCheck:
@@ -118,6 +120,7 @@ class EmbeddingCheck:
         with package_model(gguf, self._window, self._threads) as package:
             cut_alike = [a == b for a, b in zip(tokens, package.tokenize(texts, special=True), strict=True)]
             parity = self._parity(package)
+            self.confinement["package"] = package.confined.to_json()
             if server is None:
                 vectors = self._embedded(package, tokens, "the package")
             else:
@@ -205,7 +208,7 @@ class EmbeddingCheck:
             return self._source_vectors
         pipeline = self._checkpoint.pipeline
         assert pipeline is not None  # noqa: S101 - the caller's condition
-        self._source.call(
+        opened = self._source.call(
             {
                 "do": "open",
                 "checkpoint": str(self._checkpoint.folder.absolute()),
@@ -216,6 +219,7 @@ class EmbeddingCheck:
                 "max_length": self._window,
             }
         )
+        self.confinement["source"] = opened["confined"]
         whole = [pipeline.default_prompt + text.text for text in self._given]
         fitted = self._source.call({"do": "fit", "texts": whole})
         pairs = list(zip(self._given, whole, fitted["texts"], strict=True))

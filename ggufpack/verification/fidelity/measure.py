@@ -15,6 +15,7 @@ import numpy as np
 from ggufpack.chat_template.prompt import Prompt
 from ggufpack.checkpoint import Checkpoint
 from ggufpack.child import Child, usable_cpus
+from ggufpack.confinement import Confined
 from ggufpack.errors import UsageError, VerificationError
 from ggufpack.held import held_folder
 from ggufpack.proofs import Fidelity, TextFidelity, TokenChoice, WorstToken
@@ -94,6 +95,9 @@ class FidelityCheck:
         options: how to measure.
         on_event: told about the progress.
 
+    Attributes:
+        confined: what holds the source's process, once it was asked.
+
     Raises:
         UsageError: the user's texts cannot be read.
     """
@@ -116,6 +120,7 @@ class FidelityCheck:
         self.texts = self._read_texts()
         self._source = source_process("source_worker", vendor, options)
         self._source_is_open = False
+        self.confined = Confined()
         self._packages: list[str] = []
         self._texts: tuple[TokenizedText, ...] = ()
         self._reference: Mapping[str, Any] = {}
@@ -245,7 +250,7 @@ class FidelityCheck:
         if self._source_is_open:
             return
         adaptation = self._checkpoint.adaptation
-        self._source.call(
+        answer = self._source.call(
             {
                 "do": "open",
                 "checkpoint": str(self._checkpoint.folder.absolute()),
@@ -256,6 +261,7 @@ class FidelityCheck:
                 "adaptation": None if adaptation is None else adaptation_to_json(adaptation),
             }
         )
+        self.confined = Confined.from_json(answer["confined"])
         self._source_is_open = True
 
     def _ask_source(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,11 +359,13 @@ class PackageModel:
 
     Attributes:
         adds_bos: whether engines put a BOS in front of a prompt, as the file says.
+        confined: what holds its process.
     """
 
-    def __init__(self, child: Child, adds_bos: bool) -> None:
+    def __init__(self, child: Child, adds_bos: bool, confined: Confined) -> None:
         self._child = child
         self.adds_bos = adds_bos
+        self.confined = confined
 
     def call(self, request: Mapping[str, Any], on_progress: Any = None) -> dict[str, Any]:
         """A request of ``engine_worker.Package``."""
@@ -397,7 +405,8 @@ def package_model(gguf: Path, window: int, threads: int) -> Iterator[PackageMode
     )
     with child:
         opened = {"model": str(gguf.absolute()), "window": window, "threads": threads}
-        yield PackageModel(child, child.call({"do": "open", **opened})["adds_bos"])
+        answer = child.call({"do": "open", **opened})
+        yield PackageModel(child, answer["adds_bos"], Confined.from_json(answer["confined"]))
 
 
 def _shown(data: bytes) -> str:

@@ -59,7 +59,15 @@ def add_fidelity(
             on_event(Progress(Stage.VERIFICATION, 0, None, "conversations", "the server's probabilities"))
             expected = _next_tokens(check, package, prompt)
             logprobs = check_logprobs(server, expected, think=prompt.plan.think)
-    return replace(verification, level="fidelity", tokenizer=tokenizer, fidelity=fidelity, logprobs=logprobs)
+        held = {"package": package.confined.to_json(), "source": check.confined.to_json()}
+    return replace(
+        verification,
+        level="fidelity",
+        tokenizer=tokenizer,
+        fidelity=fidelity,
+        logprobs=logprobs,
+        confinement={**verification.confinement, **held},
+    )
 
 
 def _tokenizers(check: FidelityCheck, package: PackageModel, prompt: Prompt) -> TokenizerParity:

@@ -209,8 +209,8 @@ def test_every_file_may_be_a_link(tmp_path: Path) -> None:
     blobs, snapshot = make_checkpoint(tmp_path / "blobs"), tmp_path / "snapshots" / "1"
     snapshot.mkdir(parents=True)
     for number, path in enumerate(sorted(blobs.iterdir())):
-        path.rename(blobs / str(number))
-        (snapshot / path.name).symlink_to(Path("../../blobs") / str(number))
+        path.rename(blobs / f"{number:040x}")
+        (snapshot / path.name).symlink_to(Path("../../blobs") / f"{number:040x}")
     assert open_checkpoint(snapshot).findings == ()
 
 

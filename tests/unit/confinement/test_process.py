@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from ggufpack.confinement.landlock import abi
+from ggufpack.confinement.seccomp import available
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a copy is made on Linux only")
 
 SCRIPT = """
@@ -34,9 +37,9 @@ print(json.dumps([ended.status, ended.excess, [line.decode() for line in lines]]
 """
 
 
-def ended(work: str, folder: Path) -> tuple[int, str | None, list[str]]:
+def ended(work: str, folder: Path, script: str = SCRIPT) -> tuple[int, str | None, list[str]]:
     """Status, excess and lines of a copy that does ``work``."""
-    script = SCRIPT.format(work=textwrap.indent(textwrap.dedent(work), "    "))
+    script = script.format(work=textwrap.indent(textwrap.dedent(work), "    "))
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder)],
         capture_output=True,
@@ -88,6 +91,44 @@ def test_it_is_stopped(work: str, status: int, excess: str | None, tmp_path: Pat
     assert (found is None) == (excess is None)
     assert (excess or "") in (found or "")
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 100 << 20
+
+
+@pytest.mark.skipif(not (abi() and available()), reason="needs Landlock, and a known machine")
+def test_it_listens_where_it_may_and_connects_nowhere(tmp_path: Path) -> None:
+    work = """
+    def outcome(attempt):
+        try:
+            attempt()
+        except OSError as error:
+            return type(error).__name__
+        return "done"
+
+    def listening(path, kind=socket.SOCK_STREAM):
+        made = socket.socket(socket.AF_UNIX, kind)
+        made.bind(str(path))
+        made.listen()
+
+    os.write(write, json.dumps({
+        "listen": outcome(lambda: listening(own / "s" / "a")),
+        "listen elsewhere": outcome(lambda: listening(own / "b")),
+        "connect": outcome(lambda: socket.socket(socket.AF_UNIX).connect(str(own / "s" / "a"))),
+        "datagram": outcome(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)),
+        "internet": outcome(lambda: socket.socket()),
+        "write there": outcome(lambda: (own / "s" / "c").write_text("x")),
+    }).encode() + b"\\n")
+    """.replace("own", "(own / 'top')")
+    (tmp_path / "top" / "s").mkdir(parents=True)
+    script = SCRIPT.replace("write=(own,)", "listen=own / 'top' / 's'")
+    status, excess, (line,) = ended(work, tmp_path, script)
+    assert (status, excess) == (0, None)
+    assert json.loads(line) == {
+        "listen": "done",
+        "listen elsewhere": "PermissionError",
+        "connect": "PermissionError",
+        "datagram": "PermissionError",
+        "internet": "PermissionError",
+        "write there": "PermissionError",
+    }
 
 
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def verdict(code: bytes, number: int, *arguments: int, architecture: int) -> int
         at += 1
         if operation == 0x20:
             (value,) = struct.unpack_from("=I", data, constant)
+        elif operation == 0x54:
+            value &= constant
         elif operation == 0x06:
             return int(constant)
         else:
@@ -51,6 +53,7 @@ CASES = {
     "exit_group": (231, 94, (), ALLOW),
     "socket": (41, 198, (2, 1, 0), error(errno.EPERM)),
     "unix socket": (41, 198, (1, 1, 0), error(errno.EPERM)),
+    "connect": (42, 203, (5,), error(errno.EPERM)),
     "execve": (59, 221, (), error(errno.EPERM)),
     "ptrace": (101, 117, (), error(errno.EPERM)),
     "io_uring_setup": (425, 425, (), error(errno.EPERM)),
@@ -97,6 +100,35 @@ def test_a_gpus_libraries_may_start_processes_and_speak_locally() -> None:
     assert verdict(code, 101, architecture=here) == error(errno.EPERM)
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    ("family", "kind", "expected"),
+    [
+        (1, 1, ALLOW),
+        (1, 1 | 0o2000000 | 0o4000, ALLOW),  # SOCK_CLOEXEC, SOCK_NONBLOCK
+        (1, 2, error(errno.EPERM)),
+        (1, 5, error(errno.EPERM)),
+        (2, 1, error(errno.EPERM)),
+        (16, 1, error(errno.EPERM)),
+        (40, 1, error(errno.EPERM)),
+    ],
+)
+def test_who_listens_has_local_streams_only(family: int, kind: int, expected: int, machine: str) -> None:
+    code = seccomp.program(machine, OWN, gpu=False, listens=True)
+    socket, connect = seccomp._SOCKETS["socket"], seccomp._CONNECT["connect"]
+    column, here = seccomp._MACHINES[machine][0], ARCHITECTURE[machine]
+    assert verdict(code, socket[column], family, kind, architecture=here) == expected
+    assert verdict(code, connect[column], 5, architecture=here) == error(errno.EPERM)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_cutting_a_file_by_name_is_refused_where_landlock_does_not_know_it(machine: str) -> None:
+    number = seccomp._TRUNCATE["truncate"][seccomp._MACHINES[machine][0]]
+    for truncates, expected in ((False, error(errno.EPERM)), (True, ALLOW)):
+        code = seccomp.program(machine, OWN, gpu=False, truncates=truncates)
+        assert verdict(code, number, architecture=ARCHITECTURE[machine]) == expected
+
+
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 GENERIC = Path("/usr/include/asm-generic/unistd.h")
 
@@ -107,7 +139,8 @@ def test_numbers_are_the_kernels() -> None:
         {name: int(number) for name, number in re.findall(r"__NR(?:3264)?_(\w+)\s+(\d+)\b", path.read_text())}
         for path in (HEADER, GENERIC)
     ]
-    tables = (seccomp._PROCESSES, seccomp._SIGNALS, seccomp._SOCKETS, seccomp._REFUSED, seccomp._PRETENDED)
+    of_processes = (seccomp._PROCESSES, seccomp._SIGNALS, seccomp._SOCKETS, seccomp._CONNECT)
+    tables = (*of_processes, seccomp._TRUNCATE, seccomp._REFUSED, seccomp._PRETENDED)
     compared = 0
     for name, numbers in {k: v for table in tables for k, v in table.items()}.items():
         for header, number in zip(headers, numbers, strict=True):

@@ -5,12 +5,15 @@ What it says goes into the GGUF's header; a difference would be silent.
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ggufpack.convert import libraries, worker
 
 # a fifth of all model types, from one end of the alphabet to the other, and some that everybody has
 MAKE = """
@@ -64,3 +67,18 @@ def test_every_configuration_reads_the_same_without_torch(tmp_path: Path) -> Non
     assert light["configs"] == everything["configs"]
     assert light["torch"] == everything["torch"], "torch itself is there either way"
     assert (light["compiler"], everything["compiler"]) == (False, True), "and this is what is saved"
+
+
+def test_a_copy_of_the_worker_imports_nothing_of_ours() -> None:
+    """Each job is a new copy: what it imported late, all of them would."""
+    tree = ast.parse(Path(worker.__file__).read_text(encoding="utf-8"))
+    every_job = {"convert", "_worth_looking_at", "_begin_before_vocabulary"}
+    late = {
+        node.module
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and function.name in every_job
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert len(late) > 4
+    assert late <= set(libraries._OF_EVERY_JOB)

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from ggufpack.cli.doctor import doctor
+from ggufpack.confinement import Confined, possible
 from ggufpack.doctor import Examination, examine
 from ggufpack.doctor.package import SCHEMA
 from ggufpack.report import record
@@ -48,6 +51,28 @@ def test_a_good_one(package: Path) -> None:
     assert {"digests", "GGUF weights"} <= {one.check for one in found.not_checked}
     deep = examine(package, deep=True)
     assert (deep.status, "digests" in deep.checked) == ("fine", True)
+
+
+def test_what_held_the_build_is_told(package: Path) -> None:
+    here, built = possible(), Confined(1, False, ("network",))
+    assert "confinement_recorded" not in examine(package).facts
+    change(package, confinement=built.to_json())
+    found = examine(package)
+    assert found.facts["confinement_here"] == here.to_json()
+    assert found.facts["confinement_recorded"] == built.to_json()
+    said = CliRunner().invoke(doctor, [str(package)]).stdout
+    assert f"on this system are held by: {here.summary}." in said
+    assert "was held by: Landlock 1; not kept from the network." in said
+
+
+@pytest.mark.parametrize(
+    "confinement",
+    [1, [], {}, {"missing": [[]]}, {**Confined().to_json(), "landlock": "\x1b[2J"}, {"missing": None},
+     {**Confined().to_json(), "missing": ["\x1b[2J"]}, {**Confined().to_json(), "missing": [{}]}],
+)  # fmt: skip
+def test_a_record_that_says_anything_of_it(confinement: object, package: Path) -> None:
+    change(package, confinement=confinement)
+    assert "confinement_recorded" not in examine(package).facts
 
 
 def test_the_schema_is_the_one_that_is_written() -> None:
