@@ -15,9 +15,10 @@ from pathlib import Path
 from ggufpack.checkpoint.adapter_config import AdapterConfig, read_adapter_config
 from ggufpack.checkpoint.header import TensorInfo, read_header
 from ggufpack.checkpoint.layout import ADAPTER_WEIGHTS
+from ggufpack.checkpoint.links import refuse_special_files
 from ggufpack.checkpoint.merge import Merge
 from ggufpack.checkpoint.wording import some
-from ggufpack.errors import AdapterError
+from ggufpack.errors import AdapterError, CheckpointLayoutError
 
 _PICKLED_WEIGHTS = "adapter_model.bin"
 _FLOATS = frozenset({"F32", "F16", "BF16"})
@@ -97,10 +98,17 @@ def open_adapter(folder: Path, weight: float = 1.0) -> Adapter:
     """Read an adapter folder.
 
     Raises:
+        CheckpointLayoutError: a pipe, a device or the like is in the folder.
         CheckpointFileError: ``adapter_config.json`` cannot be read.
         TensorFileError: the weights are damaged.
         AdapterError: not a LoRA that can be merged, or its weights are not complete.
     """
+    try:
+        refuse_special_files(folder)
+    except OSError as error:
+        raise CheckpointLayoutError(
+            f"{folder} cannot be read: {error.strerror or error}.", path=folder
+        ) from error
     config = read_adapter_config(folder)
     path = folder / ADAPTER_WEIGHTS
     if not path.exists():

@@ -37,21 +37,23 @@ def locate(path: Path) -> Path:
     folder (the Hugging Face cache).
 
     Raises:
-        CheckpointLayoutError: anything else, with what it seems to be and what to do.
+        CheckpointLayoutError: anything else, with what it seems to be and what to do; or a checkpoint
+            with a pipe, a device or the like in it.
     """
     try:
         _require_folder(path)
+        refuse_special_files(path)
         if is_checkpoint(path):
             return path
-        refuse_special_files(path)
         names = sorted(entry.name for entry in path.iterdir())
         inside = checkpoints_inside(path)
+        if len(inside) == 1 and not _own_weights(names):
+            refuse_special_files(inside[0])
+            return inside[0]
     except OSError as error:
         raise CheckpointLayoutError(
             f"{path} cannot be read: {error.strerror or error}.", path=path
         ) from error
-    if len(inside) == 1 and not _own_weights(names):
-        return inside[0]
     raise _explain(path, names, inside)
 
 

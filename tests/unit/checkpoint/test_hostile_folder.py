@@ -18,8 +18,9 @@ from ggufpack.checkpoint import open_checkpoint
 from ggufpack.checkpoint.adapted import open_model
 from ggufpack.checkpoint.adapter_config import read_adapter_config
 from ggufpack.checkpoint.jsonfiles import MAX_TOKENIZER_BYTES
-from ggufpack.errors import AdapterError, CheckpointError, GgufpackError
+from ggufpack.errors import AdapterError, CheckpointError, CheckpointLayoutError, GgufpackError
 
+from .adapters import make_adapter
 from .builders import make_checkpoint, write_index, write_json
 
 READ_BY_NAME = (
@@ -69,6 +70,19 @@ def test_a_device(tmp_path: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("/dev/zero")
     assert f"{name} is not a regular file" in refusal(folder).problem
+
+
+@pytest.mark.parametrize("where", ["base", "adapter"])
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.model", "merges.txt"])
+def test_a_pipe_beside_an_adapter_or_its_base(tmp_path: Path, where: str, name: str) -> None:
+    """The converter's libraries open them by name, through the folder that is made of both."""
+    base, adapter = make_checkpoint(tmp_path / "base"), make_adapter(tmp_path / "adapter")
+    with open_model(adapter, base):
+        pass
+    os.mkfifo(tmp_path / where / name)
+    with pytest.raises(CheckpointLayoutError) as caught, open_model(adapter, base):
+        pass
+    assert caught.value.problem == f"{tmp_path / where / name} is not a regular file."
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.json", "tokenizer.model"])
