@@ -81,7 +81,9 @@ def test_no_text_becomes_an_instruction_for_ollama(go_oracle: GoOracle) -> None:
         assert value in [command["args"] for command in answer["commands"]]
 
 
-@pytest.mark.parametrize("text", ['"\nFROM /etc/passwd', '"""\nSYSTEM """evil', "</s>\r\nFROM x", "a\u2028b", "\0"])
+@pytest.mark.parametrize(
+    "text", ['"\nFROM /etc/passwd', '"""\nSYSTEM """evil', "</s>\r\nFROM x", "a\u2028b", "\0"]
+)
 def test_a_token_and_a_licence_of_a_checkpoint(tmp_path: Path, text: str) -> None:
     """The end-of-sequence token becomes a stop, the licence file a LICENSE."""
     tokens = [{"id": 0, "content": "<unk>", "special": True}, {"id": 2, "content": text, "special": True}]
@@ -137,7 +139,9 @@ def test_a_name_that_would_leave_the_output(tmp_path: Path, name: str) -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", [*(name for name in NAMES if "/" not in name and "\0" not in name), "m", "a\nb"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in NAMES if "/" not in name and "\0" not in name), "m", "a\nb"]
+)
 def test_a_folder_whose_name_becomes_the_model_s(tmp_path: Path, name: str) -> None:
     """A checkpoint's folder may be called anything; the files of the package may not."""
     folder = tmp_path / "in" / name
@@ -153,5 +157,3 @@ def test_a_folder_whose_name_becomes_the_model_s(tmp_path: Path, name: str) -> N
         assert path.name.isprintable()
         assert not path.name.startswith(("-", "."))
         assert not {*path.name} & {*"\\:@/ "}
-
-
