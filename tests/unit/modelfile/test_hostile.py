@@ -1,4 +1,4 @@
-"""Texts of a checkpoint that try to become instructions of the Modelfile, and names that try to leave the output."""
+"""Texts of a checkpoint that try to become instructions, and names that try to leave the output."""
 
 from __future__ import annotations
 
@@ -109,6 +109,7 @@ def test_a_token_and_a_licence_of_a_checkpoint(tmp_path: Path, text: str) -> Non
     instructions = [(command.name, command.word) for command in parse_commands(rendered)]
     assert instructions == [
         ("from", None),
+        ("template", None),
         *(("parameter", key) for key, _value in made.parameters),
         *[("license", None)] * (not left_out),
     ]
