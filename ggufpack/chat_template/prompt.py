@@ -18,10 +18,10 @@ from ggufpack.chat_template.render import ChatTemplate, ChatTemplateRefusal
 from ggufpack.chat_template.stops import derive_stops
 from ggufpack.chat_template.strategy import TemplatePlan, choose_template, plan_without_template
 from ggufpack.checkpoint import Checkpoint
-from ggufpack.errors import UsageError
+from ggufpack.checkpoint.chat_template import MAX_TEMPLATE_BYTES
+from ggufpack.checkpoint.jsonfiles import read_text
+from ggufpack.errors import CheckpointFileError, UsageError
 from ggufpack.spec import Finding
-
-MAX_TEMPLATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,25 @@ def _source(checkpoint: Checkpoint, requested: str) -> tuple[str | None, Path | 
         replaced = _replaced(own, requested)
         return chosen.text, chosen.path, (*replaced, *_missing_turn_end(checkpoint, chosen))
     path = Path(requested)
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(
             f"--template {requested}: this is neither a file nor a name.",
             action=f"Use auto, native, a Jinja file, or one of {', '.join(named.names())}.",
             key="template",
         )
-    if path.stat().st_size > MAX_TEMPLATE_BYTES:
-        raise UsageError(f"{path} is larger than a chat template can be (1 MiB).", key="template", path=path)
+    return read_template_file(path), path, _replaced(own, requested)
+
+
+def read_template_file(path: Path) -> str:
+    """A Jinja file that the user names, held to what a checkpoint's own template is held to.
+
+    Raises:
+        UsageError: no regular file, larger than a template can be, unreadable or not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text.", key="template", path=path) from None
-    return text, path, _replaced(own, requested)
+        return read_text(path, MAX_TEMPLATE_BYTES)
+    except CheckpointFileError as error:
+        raise UsageError(error.problem, action=error.action, key="template", path=path) from error
 
 
 def _replaced(own: object, requested: str) -> tuple[Finding, ...]:

@@ -20,7 +20,6 @@ from ggufpack.checkpoint.generation import Generation, read_generation
 from ggufpack.checkpoint.header import TensorInfo
 from ggufpack.checkpoint.layers import check_layers
 from ggufpack.checkpoint.layout import has_adapter, locate
-from ggufpack.checkpoint.links import refuse_hostile_entries
 from ggufpack.checkpoint.sentence import SentencePipeline, pipeline_findings, read_pipeline
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
 from ggufpack.checkpoint.tokenizer import AddedToken, Tokenizer, read_tokenizer
@@ -131,7 +130,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ChatTemplateError: a chat template that is no text, or too large.
     """
     folder = locate(Path(path))
-    refuse_hostile_entries(folder)
     tensors, raised = read_tensors(folder)
     return read_checkpoint(folder, tensors, [*layout_findings(Path(path), folder), *raised])
 

@@ -25,7 +25,6 @@ from ggufpack.checkpoint.config import ModelConfig, read_config
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.header import TensorInfo
 from ggufpack.checkpoint.layout import CONFIG, INDEX, locate
-from ggufpack.checkpoint.links import refuse_hostile_entries
 from ggufpack.checkpoint.merge import Merge
 from ggufpack.checkpoint.merge_plan import HEAD, BaseModel, plan_merge
 from ggufpack.checkpoint.tensors import TensorTable, read_tensors
@@ -69,7 +68,6 @@ def open_model(
 
 def _adapted(sources: Sources, folder: Path) -> Checkpoint:
     given = locate(sources.base)
-    refuse_hostile_entries(given)
     table, raised = read_tensors(given)
     config, _ = read_config(given)
     opened = [open_adapter(spec.folder, spec.weight) for spec in sources.adapters]

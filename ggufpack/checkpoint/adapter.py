@@ -103,8 +103,7 @@ def open_adapter(folder: Path, weight: float = 1.0) -> Adapter:
         TensorFileError: the weights are damaged.
         AdapterError: not a LoRA that can be merged, or its weights are not complete.
     """
-    if folder.is_dir():
-        refuse_hostile_entries(folder)
+    refuse_hostile_entries(folder)
     config = read_adapter_config(folder)
     path = folder / ADAPTER_WEIGHTS
     if not path.exists():

@@ -22,10 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ggufpack.checkpoint.jsonfiles import DuplicateKeyError, refuse_half_characters, unique_keys
+from ggufpack.checkpoint.jsonfiles import (
+    DuplicateKeyError,
+    refuse_half_characters,
+    refuse_many_values,
+    unique_keys,
+)
 from ggufpack.errors import TensorFileError
 
 MAX_HEADER_BYTES = 100_000_000
+# Each costs some 60 µs and 3.5 kB until a plan is made (docs/scale.md), and a header of 100 MB can
+# name a million. The most that is known: Kimi K2 Thinking, 207,360 of experts alone, three (packed,
+# scale, shape) for each of 3 matrices of 384 experts in 60 layers.
+MAX_TENSORS = 500_000
 _LENGTH_BYTES = 8
 _USIZE_END = 1 << 64
 _METADATA = "__metadata__"
@@ -84,7 +93,8 @@ def read_header(path: Path) -> list[TensorInfo]:
     """The tensors of one safetensors file, in the order of their data.
 
     Raises:
-        TensorFileError: the file is unreadable, damaged, truncated, or not safetensors.
+        TensorFileError: the file is unreadable, damaged, truncated, not safetensors, or of more than
+            ``MAX_TENSORS``.
     """
     try:
         status = path.stat()
@@ -97,6 +107,15 @@ def read_header(path: Path) -> list[TensorInfo]:
     tensors = _tensors(_parse(header, path), path, _LENGTH_BYTES + len(header))
     _check_coverage(tensors, path, _LENGTH_BYTES + len(header), status.st_size)
     return tensors
+
+
+def too_many_tensors(place: Path) -> TensorFileError:
+    """The error for a file or folder of more than ``MAX_TENSORS``."""
+    return TensorFileError(
+        f"{place} has more than {MAX_TENSORS:,} tensors, the most that is read.",
+        action="Do not use this checkpoint unless you know where it comes from.",
+        path=place,
+    )
 
 
 def _read_header_bytes(file: BinaryIO, path: Path, size: int) -> bytes:
@@ -138,6 +157,9 @@ def _parse(header: bytes, path: Path) -> dict[str, Any]:
         raise damaged("it does not begin with '{'")
     try:
         text = header.decode("utf-8")
+        if header.count(b'"data_offsets"') > MAX_TENSORS:
+            raise too_many_tensors(path)
+        refuse_many_values(header)
         value = json.loads(
             text,
             object_pairs_hook=unique_keys,

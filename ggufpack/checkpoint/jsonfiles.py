@@ -22,6 +22,9 @@ MIB = 1024 * 1024
 MAX_CONFIG_BYTES = 16 * MIB
 MAX_INDEX_BYTES = 128 * MIB  # some 100 bytes a tensor; large mixture-of-experts models have 100,000
 MAX_TOKENIZER_BYTES = 128 * MIB  # Gemma 3's tokenizer.json is 33 MB
+# of 128 MiB without a limit, parsed, come 5 GB; Gemma 3's tokenizer.json has 2 million, that of a
+# vocabulary of a million (XLM-V) 3 million, a header of half a million tensors 5 million
+MAX_JSON_VALUES = 8_000_000
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -47,6 +50,18 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise DuplicateKeyError(key)
             seen.add(key)
     return result
+
+
+def refuse_many_values(data: bytes) -> None:
+    """Before it is parsed: each value of JSON costs some 100 bytes of memory, and 2 of a file.
+
+    What is counted are the signs that stand before values, in texts too, so it is never less.
+
+    Raises:
+        ValueError: ``data`` could hold more than ``MAX_JSON_VALUES``.
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise ValueError(f"it has more than {MAX_JSON_VALUES:,} values")
 
 
 def refuse_half_characters(value: object, text: str) -> None:
@@ -113,7 +128,8 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
         CheckpointFileError: unreadable, too large, not UTF-8, not JSON, a key given twice, or not
             an object at the top. The message has line and column.
     """
-    text = _decode(read_bytes(path, limit), path)
+    data = read_bytes(path, limit)
+    text = _decode(data, path)
     if text.startswith("\ufeff"):
         raise CheckpointFileError(
             f"{path} begins with a byte order mark, which transformers refuses.",
@@ -121,6 +137,7 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             path=path,
         )
     try:
+        refuse_many_values(data)
         with _collection_paused():
             value = json.loads(text, object_pairs_hook=unique_keys)
             refuse_half_characters(value, text)
@@ -138,7 +155,7 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             key=error.key,
         ) from error
     except (RecursionError, ValueError) as error:
-        # ValueError: an integer of more than 4,300 digits, or half a character
+        # ValueError: an integer of more than 4,300 digits, half a character, or too many values
         raise CheckpointFileError(
             f"{path} is not a JSON file that can be meant: {error}.", path=path
         ) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ _NOT_IN_FIRST_LAYER = {"attn_norm.weight"}
 _PER_LAYER_KEYS = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 _EXTRA_LAYER_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 
+_NAMED_LAYERS = 6  # in a message
+# The converter makes a table of every name that a layer could have, for each layer. The deepest models
+# have some hundred; DeepNet was tried with a thousand.
+MAX_LAYERS = 10_000
+
 Layers = dict[int, set[str]]
 
 
@@ -43,12 +49,20 @@ def check_layers(tensor_names: Iterable[str], config: Mapping[str, Any], folder:
     """Compare the layers in the tensor names with each other and with ``config`` (text part merged in).
 
     Raises:
-        TensorFileError: a layer that the configuration names has no tensor at all; or one layer
-            of a model of equal layers, not the first, lacks tensors that every other layer has.
+        TensorFileError: more than ``MAX_LAYERS``; a layer that the configuration names has no tensor at
+            all; or one layer of a model of equal layers, not the first, lacks tensors that every other
+            layer has.
     """
     groups = group_by_layer(tensor_names)
     text = {prefix: layers for prefix, layers in groups.items() if not _TOWER.search(prefix)}
     count = _layer_count(config)
+    if type(count) is int and count > MAX_LAYERS:
+        raise TensorFileError(
+            f"{folder / 'config.json'} names more than {MAX_LAYERS:,} layers.",
+            action="Correct num_hidden_layers.",
+            path=folder / "config.json",
+            key="num_hidden_layers",
+        )
     if not text or type(count) is not int or count < 1:
         reason = "config.json gives no number of layers" if text else "no tensor name has a layer number"
         return (make_finding("GP211", f"Whether layers are missing was not checked: {reason}.", path=folder),)
@@ -99,12 +113,14 @@ def _layers_differ(config: Mapping[str, Any]) -> bool:
 def _check_absent(
     prefix: str, layers: Layers, expected: int, folder: Path, *, may_be_empty: bool
 ) -> list[Finding]:
-    absent = [number for number in range(min(expected, 1_000_000)) if number not in layers]
-    if not absent:
+    count = expected - sum(number < expected for number in layers)
+    if not count:
         return []
+    # config.json may name any number
+    absent = list(islice((number for number in range(expected) if number not in layers), _NAMED_LAYERS))
     message = (
-        f"{folder}: {len(absent)} of {expected} layers have no tensor: "
-        f"{some(f'{prefix}.{number}' for number in absent)}."
+        f"{folder}: {count} of {expected} layers have no tensor: "
+        f"{some((f'{prefix}.{number}' for number in absent), _NAMED_LAYERS, of=count)}."
     )
     if may_be_empty:
         return [make_finding("GP209", message, path=folder, key=f"{prefix}.{absent[0]}")]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ggufpack.checkpoint.jsonfiles import read_object
-from ggufpack.checkpoint.links import refuse_special_files
+from ggufpack.checkpoint.links import refuse_hostile_entries
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import CheckpointFileError, CheckpointLayoutError
 
@@ -37,21 +37,23 @@ def locate(path: Path) -> Path:
     folder (the Hugging Face cache).
 
     Raises:
-        CheckpointLayoutError: anything else, with what it seems to be and what to do.
+        CheckpointLayoutError: anything else, with what it seems to be and what to do; or a checkpoint
+            with a pipe, a device, or a link to a file that is not a model's.
     """
     try:
         _require_folder(path)
+        refuse_hostile_entries(path)
         if is_checkpoint(path):
             return path
-        refuse_special_files(path)
         names = sorted(entry.name for entry in path.iterdir())
         inside = checkpoints_inside(path)
+        if len(inside) == 1 and not _own_weights(names):
+            refuse_hostile_entries(inside[0])
+            return inside[0]
     except OSError as error:
         raise CheckpointLayoutError(
             f"{path} cannot be read: {error.strerror or error}.", path=path
         ) from error
-    if len(inside) == 1 and not _own_weights(names):
-        return inside[0]
     raise _explain(path, names, inside)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ggufpack.checkpoint.findings import make_finding
-from ggufpack.checkpoint.header import TensorInfo, read_header
+from ggufpack.checkpoint.header import MAX_TENSORS, TensorInfo, read_header, too_many_tensors
 from ggufpack.checkpoint.jsonfiles import MAX_INDEX_BYTES, read_object
 from ggufpack.checkpoint.layout import INDEX, SINGLE_FILE, weight_files
 from ggufpack.checkpoint.wording import some
@@ -62,7 +62,8 @@ def read_tensors(folder: Path) -> tuple[TensorTable, tuple[Finding, ...]]:
 
     Raises:
         TensorFileError: a damaged or missing file, the same tensor in two files, an index that
-            does not match its shards, two sets of weights in one folder, no tensors at all.
+            does not match its shards, two sets of weights in one folder, no tensors at all, or more
+            than ``header.MAX_TENSORS``.
     """
     index = folder / INDEX
     try:
@@ -194,7 +195,10 @@ def _is_number(text: str) -> bool:
 def _read_files(folder: Path, names: list[str]) -> TensorTable:
     by_name: dict[str, TensorInfo] = {}
     for name in names:
-        for tensor in read_header(folder / name):
+        tensors = read_header(folder / name)
+        if len(by_name) + len(tensors) > MAX_TENSORS:
+            raise too_many_tensors(folder)
+        for tensor in tensors:
             other = by_name.setdefault(tensor.name, tensor)
             if other is not tensor:
                 raise TensorFileError(

@@ -7,13 +7,14 @@ Precedence is that of transformers 5 (``tokenization_utils_base.py``, ``_from_pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ggufpack.checkpoint.findings import make_finding
 from ggufpack.checkpoint.jsonfiles import MAX_TOKENIZER_BYTES, read_object, type_name
+from ggufpack.checkpoint.space_prefix import SpacePrefix, space_prefix
 from ggufpack.checkpoint.vocabulary import read_vocabulary
 from ggufpack.checkpoint.wording import some
 from ggufpack.errors import CheckpointFileError
@@ -38,12 +39,9 @@ _CARRIES_VOCABULARY = frozenset(TOKENIZER_FILES) - {
     "added_tokens.json",
     "merges.txt",
 }
-_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
-
-
-SpacePrefix = Literal["always", "first", "never"]
-_SPACE = "\u2581"
+# transformers, llama.cpp and the search for stops look at each; Llasa adds 65,536 codes of sound
+MAX_ADDED_TOKENS = 250_000
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,8 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any], tuple[Findi
     """Read the tokenizer files; also gives the content of tokenizer_config.json (empty without it).
 
     Raises:
-        CheckpointFileError: no file with a vocabulary, or one that is unreadable or malformed.
+        CheckpointFileError: no file with a vocabulary, or one that is unreadable, malformed or has more
+            than ``MAX_ADDED_TOKENS``.
     """
     files = {name: folder / name for name in TOKENIZER_FILES if (folder / name).exists()}
     if not _CARRIES_VOCABULARY & files.keys():
@@ -133,7 +132,7 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any], tuple[Findi
         findings.append(
             make_finding("GP307", "The vocabulary is in a format that is not read here.", path=folder)
         )
-    _check_ids_free(texts, added, findings, folder)
+    findings += _check_ids_free(texts, added, folder)
     if texts:
         texts.update((token.id, token.text) for token in added)
     add_bos, add_eos = _adds(config, fast, files, findings)
@@ -148,7 +147,7 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, Any], tuple[Findi
         added_tokens=added,
         add_bos=add_bos,
         add_eos=add_eos,
-        space_prefix=_space_prefix(config, fast, files),
+        space_prefix=space_prefix(config, fast, files),
         texts=texts,
     )
     _check_special_known(tokenizer, findings, folder)
@@ -176,6 +175,7 @@ def _special_tokens(
             special[key] = _token_text(value, path, key)
     if not isinstance(extra, list):
         raise _malformed(path, extra_key, f"must be an array and is {type_name(extra)}")
+    _refuse_many(len(extra) + len(named), path, extra_key)
     return special, tuple(_token_text(item, path, extra_key) for item in extra)
 
 
@@ -185,32 +185,6 @@ def _token_text(value: object, path: Path | None, key: str) -> str:
     if isinstance(content, str):
         return content
     raise _malformed(path, key, f"must be a token text and is {type_name(value)}")
-
-
-def _space_prefix(
-    config: Mapping[str, Any], fast: Mapping[str, Any] | None, files: Mapping[str, Path]
-) -> SpacePrefix | None:
-    """As tokenizer.json says; without one as transformers 5's LlamaTokenizer makes it of the settings."""
-    if fast is not None:
-        for step in _steps(fast.get("normalizer"), "normalizers"):
-            if step.get("type") == "Prepend" and step.get("prepend") == _SPACE:
-                return "always"
-        for step in _steps(fast.get("pre_tokenizer"), "pretokenizers"):
-            if step.get("type") == "Metaspace":
-                scheme = step.get("prepend_scheme", "always")
-                return scheme if scheme in ("always", "first", "never") else None
-        return None
-    if "tokenizer.model" not in files or config.get("tokenizer_class") not in _LLAMA_CLASSES:
-        return None
-    if config.get("add_prefix_space") is False:
-        return "never"
-    return "always" if config.get("legacy") is True else "first"
-
-
-def _steps(part: object, key: str) -> list[Mapping[str, Any]]:
-    """One step of tokenizer.json, or those of a sequence."""
-    steps = part.get(key) if isinstance(part, dict) and part.get("type") == "Sequence" else [part]
-    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
 def _added_tokens(
@@ -227,6 +201,7 @@ def _added_tokens(
         entries = fast.get("added_tokens") or []
         if not isinstance(entries, list):
             raise _malformed(path, "added_tokens", f"must be an array and is {type_name(entries)}")
+        _refuse_many(len(entries), path, "added_tokens")
         for entry in entries:
             token = _added_token(entry, entry.get("id") if isinstance(entry, dict) else None, path)
             tokens[token.id] = token
@@ -235,15 +210,21 @@ def _added_tokens(
         raise _malformed(
             files[TOKENIZER_CONFIG], "added_tokens_decoder", f"must be an object and is {type_name(decoder)}"
         )
+    _refuse_many(len(decoder), files.get(TOKENIZER_CONFIG), "added_tokens_decoder")
+    twice: list[tuple[AddedToken, AddedToken]] = []
     for key, entry in decoder.items():
         number = int(key) if key.isascii() and key.isdigit() and len(key) < 10 else None
         token = _added_token(entry, number, files[TOKENIZER_CONFIG])
         known = tokens.setdefault(token.id, token)
-        _compare(known, token, files[TOKENIZER_CONFIG], findings)
+        if known is not token:
+            twice.append((known, token))
+    findings += _compare(twice, files.get(TOKENIZER_CONFIG))
     if not tokens and "added_tokens.json" in files:
         # legacy, and only where nothing newer is: transformers reads it without added_tokens_decoder
         path = files["added_tokens.json"]
-        for text, number in read_object(path).items():
+        legacy = read_object(path)
+        _refuse_many(len(legacy), path, "the object")
+        for text, number in legacy.items():
             if type(number) is not int or number < 0:
                 raise _malformed(path, text, "must be a token id")
             tokens[number] = AddedToken(number, text, text in special_texts)
@@ -260,44 +241,67 @@ def _added_token(entry: object, number: object, path: Path) -> AddedToken:
     )
 
 
-def _compare(known: AddedToken, token: AddedToken, path: Path, findings: list[Finding]) -> None:
-    if known.text != token.text:
-        findings.append(
-            make_finding(
-                "GP302",
-                f"Id {token.id} is {known.text!r} in tokenizer.json and {token.text!r} in {path.name}.",
-                path=path,
-                key=f"added_tokens_decoder.{token.id}",
-                action="Save the tokenizer again with the one that the model was trained with.",
-            )
-        )
-    elif known.special != token.special:
+def _compare(twice: Sequence[tuple[AddedToken, AddedToken]], path: Path | None) -> list[Finding]:
+    """Tokens of tokenizer.json and what ``path`` says of the same ids; a finding for each kind."""
+    texts = [(known, token) for known, token in twice if known.text != token.text]
+    flags = [
+        (known, token)
+        for known, token in twice
+        if known.text == token.text and known.special != token.special
+    ]
+    name = TOKENIZER_CONFIG if path is None else path.name
+    findings = []
+    if texts:
+        known, token = texts[0]
+        message = f"Id {token.id} is {known.text!r} in tokenizer.json and {token.text!r} in {name}"
+        findings.append(_id_clash(message, len(texts), path, f"added_tokens_decoder.{token.id}"))
+    if flags:
+        known, token = flags[0]
         findings.append(
             make_finding(
                 "GP303",
-                f"{token.text!r} is {'special' if known.special else 'not special'} in tokenizer.json "
-                f"and {'special' if token.special else 'not special'} in {path.name}.",
+                f"{token.text!r} is {_flag(known)} in tokenizer.json and {_flag(token)} in {name}"
+                f"{_and_more(len(flags))}.",
                 path=path,
                 key=f"added_tokens_decoder.{token.id}",
                 action="Save the tokenizer again.",
             )
         )
+    return findings
 
 
-def _check_ids_free(
-    texts: Mapping[int, str], added: tuple[AddedToken, ...], findings: list[Finding], folder: Path
-) -> None:
-    for token in added:
-        if texts.get(token.id, token.text) != token.text:
-            findings.append(
-                make_finding(
-                    "GP302",
-                    f"Id {token.id} is {texts[token.id]!r} in the vocabulary, {token.text!r} when added.",
-                    path=folder / "tokenizer.json",
-                    key=f"added_tokens.{token.id}",
-                    action="Save the tokenizer again with the one that the model was trained with.",
-                )
-            )
+def _flag(token: AddedToken) -> str:
+    return "special" if token.special else "not special"
+
+
+def _check_ids_free(texts: Mapping[int, str], added: tuple[AddedToken, ...], folder: Path) -> list[Finding]:
+    taken = [token for token in added if texts.get(token.id, token.text) != token.text]
+    if not taken:
+        return []
+    first = taken[0]
+    message = f"Id {first.id} is {texts[first.id]!r} in the vocabulary, {first.text!r} when added"
+    return [_id_clash(message, len(taken), folder / "tokenizer.json", f"added_tokens.{first.id}")]
+
+
+def _id_clash(message: str, number: int, path: Path | None, key: str) -> Finding:
+    return make_finding(
+        "GP302",
+        f"{message}{_and_more(number)}.",
+        path=path,
+        key=key,
+        action="Save the tokenizer again with the one that the model was trained with.",
+    )
+
+
+def _and_more(number: int) -> str:
+    return f", and so are {number - 1:,} more" if number > 1 else ""
+
+
+def _refuse_many(number: int, path: Path | None, key: str) -> None:
+    if number > MAX_ADDED_TOKENS:
+        raise _malformed(
+            path, key, f"has {number:,} tokens, more than the {MAX_ADDED_TOKENS:,} that are read"
+        )
 
 
 def _check_special_known(tokenizer: Tokenizer, findings: list[Finding], folder: Path) -> None:

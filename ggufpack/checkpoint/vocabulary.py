@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ggufpack.checkpoint.jsonfiles import MAX_TOKENIZER_BYTES, read_bytes, read_object
 from ggufpack.errors import CheckpointFileError
+
+MAX_VOCABULARY = 2_000_000  # XLM-V has 901,629
 
 
 def read_vocabulary(folder: Path, tokenizer_json: Mapping[str, Any] | None) -> dict[str, int] | None:
@@ -18,7 +21,7 @@ def read_vocabulary(folder: Path, tokenizer_json: Mapping[str, Any] | None) -> d
     writes a leading space as ``Ġ``, SentencePiece as ``▁``.
 
     Raises:
-        CheckpointFileError: a file is unreadable or not of its kind.
+        CheckpointFileError: a file is unreadable, not of its kind, or of more than ``MAX_VOCABULARY``.
     """
     if tokenizer_json is not None:
         return _from_tokenizer_json(tokenizer_json, folder / "tokenizer.json")
@@ -49,7 +52,17 @@ def _from_tokenizer_json(content: Mapping[str, Any], path: Path) -> dict[str, in
     )
 
 
+def _refuse_many(number: int, path: Path) -> None:
+    if number > MAX_VOCABULARY:
+        raise CheckpointFileError(
+            f"{path} has more than {MAX_VOCABULARY:,} tokens, the most that is read.",
+            action="Copy the file from the base model.",
+            path=path,
+        )
+
+
 def _checked(vocabulary: Mapping[Any, Any], path: Path, key: str) -> dict[str, int]:
+    _refuse_many(len(vocabulary), path)
     for text, token in vocabulary.items():
         if not isinstance(text, str) or type(token) is not int or token < 0:
             raise CheckpointFileError(
@@ -63,6 +76,7 @@ def _checked(vocabulary: Mapping[Any, Any], path: Path, key: str) -> dict[str, i
 
 def _from_lines(path: Path) -> dict[str, int]:
     data = read_bytes(path, MAX_TOKENIZER_BYTES)
+    _refuse_many(data.count(b"\n"), path)
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -84,11 +98,13 @@ def _from_sentencepiece(path: Path) -> dict[str, int] | None:
             next((bytes(text) for inner, text in _fields(memoryview(piece)) if inner == 1), b"").decode(
                 "utf-8"
             )
-            for number, piece in _fields(memoryview(data))
+            # trainer's settings and the like are a few fields more
+            for number, piece in islice(_fields(memoryview(data)), MAX_VOCABULARY + 100)
             if number == 1
         ]
     except (IndexError, ValueError):
         return None
+    _refuse_many(len(pieces), path)
     return {text: token for token, text in enumerate(pieces)} or None
 
 

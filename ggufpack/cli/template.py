@@ -62,6 +62,7 @@ def _opened(
     """The template, the tokenizer's special texts, and those that end a text."""
     import re
 
+    from ggufpack.chat_template.prompt import read_template_file
     from ggufpack.chat_template.render import ChatTemplate
     from ggufpack.checkpoint.adapted import open_model
 
@@ -70,10 +71,7 @@ def _opened(
             return _of_checkpoint(source, checkpoint, bos, eos)
     if base is not None:
         raise UsageError(f"{source} is a template, so it has no base model.", path=source, key="base")
-    try:
-        text = source.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{source} is not UTF-8 text.", path=source) from None
+    text = read_template_file(source)
     made = ChatTemplate(text, special_tokens={"bos_token": bos, "eos_token": eos}, origin=source)
     # without a tokenizer nobody says what is special, so the look of a text has to
     looks = re.findall(_LIKE_SPECIAL, text)

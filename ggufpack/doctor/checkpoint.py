@@ -68,6 +68,7 @@ class _Parts:
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
     chat_template: ChatTemplate | None = None
     source_read: bool = False
+    licenses: tuple[Path, ...] | None = None
 
     def unread(self) -> str:
         """What is missing for a checkpoint."""
@@ -76,12 +77,15 @@ class _Parts:
             "the generation configuration": self.generation is not None,
             "the tokenizer": self.tokenizer is not None,
             "the chat template's source": self.source_read,
+            "the licence": self.licenses is not None,
         }
         return " and ".join(name for name, is_there in parts.items() if not is_there)
 
     def checkpoint(self) -> Checkpoint | None:
         """For the stages behind; they look at no tensor, so broken weights do not keep them."""
-        if self.config is None or self.generation is None or self.tokenizer is None or not self.source_read:
+        if self.config is None or self.generation is None or self.tokenizer is None:
+            return None
+        if self.licenses is None or not self.source_read:
             return None
         return Checkpoint(
             folder=self.folder,
@@ -90,7 +94,7 @@ class _Parts:
             tensors=self.tensors or TensorTable({}, ()),
             tokenizer=self.tokenizer,
             chat_template=self.chat_template,
-            license_files=license_files(self.folder),
+            license_files=self.licenses,
             findings=(),
         )
 
@@ -143,23 +147,24 @@ def _locate(log: Log, path: Path) -> _Parts | None:
             log.add([finding_of(error)])
         else:
             log.add(layout_findings(path, folder))
-            try:
-                refuse_hostile_entries(folder)
-            except CheckpointLayoutError as error:
-                log.add([finding_of(error)])
-            else:
-                return _Parts(folder)
-            log.skip_all((*_ALL, WEIGHTS, CONVERTER), "the folder has what no checkpoint has")
-            return None
-    # not a whole checkpoint; what is there can be looked at all the same
+            return _Parts(folder)
+    reason = "there is not one checkpoint here to look at"
     if path.is_dir() and any((path / name).is_file() for name in _REMARKABLE):
-        return _Parts(path)
-    log.skip_all((*_ALL, WEIGHTS, CONVERTER), "there is not one checkpoint here to look at")
+        # not a whole checkpoint; what is there can be looked at all the same
+        try:
+            refuse_hostile_entries(path)
+        except CheckpointLayoutError:
+            reason = "the folder has what no checkpoint has"
+        else:
+            return _Parts(path)
+    log.skip_all((*_ALL, WEIGHTS, CONVERTER), reason)
     return None
 
 
 def _read_parts(log: Log, parts: _Parts) -> None:
     folder = parts.folder
+    with log.check(LAYOUT):
+        parts.licenses = license_files(folder)
     if (folder / CONFIG).is_file():
         with log.check(CONFIGURATION):
             parts.config, raised = read_config(folder)

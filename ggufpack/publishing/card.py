@@ -7,7 +7,7 @@ Source of the front matter's keys: Hugging Face's documentation, "Model Cards" (
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -93,6 +93,7 @@ def render_card(record: Mapping[str, Any], facts: CardFacts) -> str:
         words=words,
         perplexity=_perplexity,
         code=_Verbatim,
+        modelfile=_word(view.record.result.modelfiles.values(), "Modelfile"),
         commands=[_Verbatim(command) for command in run_commands(record, facts.repo)],
     )
     return f"---\n{_front_matter(facts, 'feature-extraction' if embeds else 'text-generation')}---\n\n{body}"
@@ -140,6 +141,11 @@ def _front_matter(facts: CardFacts, pipeline: str) -> str:
     }
     kept = {key: value for key, value in values.items() if value}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def _word(names: Iterable[str], otherwise: str) -> str:
+    """The first name that is one word of a command: in a code block nothing else can be told from ours."""
+    return next((name for name in names if _PLAIN.match(name)), otherwise)
 
 
 def _perplexity(fidelity: Fidelity) -> str:

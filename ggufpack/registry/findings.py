@@ -1,4 +1,4 @@
-"""Findings about how a server stored a model (GP520-GP530)."""
+"""Findings about how a server stored a model (GP520-GP531)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ REGISTRY_NOT_READ = "GP527"
 ADAPTER_NOT_STORED = "GP529"
 BASE_TEMPLATE = "GP528"
 IMAGES_NOT_TAKEN = "GP530"
+WEIGHTS_NOT_SHOWN = "GP531"
 
 
 def template_not_stored(native: bool) -> Finding:
@@ -98,6 +99,18 @@ def weights_rewritten(sent: str, stored: str) -> Finding:
         Severity.INFO,
         f"The server stored a rewritten copy of the GGUF (sent sha256:{sent[:12]}, stored "
         f"sha256:{stored[:12]}); the file that was sent takes space there until the server prunes it",
+    )
+
+
+def weights_not_shown() -> Finding:
+    """``/api/show`` has no FROM line with a digest, so nothing says which file the server stored."""
+    return Finding(
+        WEIGHTS_NOT_SHOWN,
+        Severity.UNCHECKED,
+        "The server does not show the digest of the GGUF that it stored, so nothing says that it is the one"
+        " it was given",
+        key="FROM",
+        action="Look at the FROM line of `ollama show --modelfile`.",
     )
 
 

@@ -124,7 +124,7 @@ def _reason(part: str, text: str) -> str:
     limit = _MAX_HOST if part == "host" else _MAX_PART
     if not text:
         return f"the {part} is empty"
-    if len(text.encode()) > limit:
+    if len(text.encode(errors="surrogatepass")) > limit:  # half a character: an argument that is no UTF-8
         return f"the {part} is longer than {limit} characters"
     first, rest = text[0], "" if part == "namespace" else "."
     if not re.match(r"[A-Za-z0-9_]", first):

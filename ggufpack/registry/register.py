@@ -251,7 +251,9 @@ def _compare(shown: ShownModel, request: Json, sha256: str, native: bool) -> lis
         differences.append(found.system_not_stored())
     if difference := _parameter_difference(request.get("parameters") or {}, shown.parameters):
         differences.append(found.parameters_not_stored(difference))
-    if shown.sha256 is not None and shown.sha256 != sha256:
+    if shown.sha256 is None:
+        differences.append(found.weights_not_shown())
+    elif shown.sha256 != sha256:
         differences.append(found.weights_rewritten(sha256, shown.sha256))
     return differences
 
@@ -268,6 +270,8 @@ def _compare_layered(shown: ShownModel, request: Json, sha256: str, base: Regist
         differences.append(found.parameters_not_stored(difference))
     if shown.adapters != (sha256,) or shown.sha256 != base.shown.sha256:
         differences.append(found.adapter_not_stored())
+    elif shown.sha256 is None:  # as little as the base showed
+        differences.append(found.weights_not_shown())
     return differences
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from ggufpack import __version__
 from ggufpack.report import plots, words
@@ -37,6 +39,7 @@ class Line:
 def render_index(title: str, lines: Sequence[Line]) -> str:
     """The page as HTML text."""
     environment = page_environment()
+    environment.filters["relative_link"] = _relative_link
     counts = Counter(line.status for line in lines)
     said = words.listed(f"{number} {status}" for status, number in counts.items())
     return environment.get_template("index.html.jinja").render(
@@ -51,6 +54,15 @@ def write_index(title: str, lines: Sequence[Line], target: Path) -> None:
         OSError: the folder cannot be written.
     """
     write_whole(target, render_index(title, lines))
+
+
+def _relative_link(path: str) -> str:
+    """``path`` as a browser asks for it; the name of a folder need not be UTF-8."""
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:  # no name of a file
+        raw = words.clean(path).encode()
+    return quote(raw)
 
 
 def _plot(lines: Sequence[Line]) -> object:

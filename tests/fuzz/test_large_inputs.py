@@ -19,6 +19,7 @@ from ggufpack.batch.journal import Journal
 from ggufpack.chat_template.conversation import Conversation, Message
 from ggufpack.chat_template.go.errors import GoTemplateError
 from ggufpack.chat_template.go.evaluate import render
+from ggufpack.chat_template.go.parse import MAX_CHARACTERS
 from ggufpack.chat_template.go.parse import parse as parse_go
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.checkpoint.adapter_config import read_adapter_config
@@ -46,6 +47,13 @@ def test_a_modelfile_of_many_lines() -> None:
 def test_a_go_template_of_many_actions() -> None:
     with within(10):
         assert len(parse_go("{{- .A -}}\n" * 20_000)) == 20_000
+
+
+def test_a_go_template_longer_than_any() -> None:
+    with within(5):  # the most that is read
+        parse_go("{{$a:=1}}" * (MAX_CHARACTERS // 9))
+    with within(0.1), pytest.raises(GoTemplateError, match="more than the 262,144 allowed"):
+        parse_go(" " * (MAX_CHARACTERS + 1))
 
 
 @pytest.mark.parametrize(

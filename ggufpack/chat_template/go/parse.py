@@ -25,6 +25,7 @@ _INTEGER = re.compile(
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
 _DEEPEST = 200
+MAX_CHARACTERS = 1 << 18  # Ollama's own templates have up to 10,000
 _INT64_DIGITS = 19
 
 
@@ -33,8 +34,11 @@ def parse(text: str) -> nodes.Template:
 
     Raises:
         GoTemplateError: with the line: text that Go refuses, that Ollama refuses (a ``template``
-            without an argument), or that this package does not know.
+            without an argument), or that this package does not know. Without one: text of more
+            than ``MAX_CHARACTERS``.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise GoTemplateError(f"it has {len(text):,} characters, more than the {MAX_CHARACTERS:,} allowed")
     parser = _Parser(text)
     try:
         body = parser.template()

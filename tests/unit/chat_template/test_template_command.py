@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ggufpack.chat_template.heldout import CAPABILITIES
 from ggufpack.cli.main import main
 from tests.support.go_chatml import go_chatml
 from tests.unit.chat_template.test_go_strategy import Chatml
+from tests.unit.checkpoint.builders import make_checkpoint
 
 CHATML = named.load("chatml").text
 TRIMS = CHATML.replace("message['content']", "message['content'] | trim")
@@ -110,3 +112,24 @@ def test_a_broken_template_ends_with_its_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["template", str(tmp_path / "none.jinja")]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["template", "plan"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "large", "no text"])
+def test_what_is_no_template_file(tmp_path: Path, command: str, kind: str) -> None:
+    """A pipe would be waited for, a device read for ever."""
+    path = tmp_path / "evil.jinja"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(b"\xff" if kind == "no text" else b" " * ((1 << 20) + 1))
+    said = {"large": "more than the 1,048,576", "no text": "not UTF-8"}.get(kind, "not a regular file")
+    words = [str(path)]
+    if command == "plan":
+        words = [str(make_checkpoint(tmp_path / "model")), "--no-register", "--template", str(path)]
+    done = CliRunner().invoke(main, [command, *words])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{path} " in done.stderr
+    assert said in done.stderr

@@ -8,6 +8,7 @@ import pickle
 import struct
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from ggufpack.checkpoint import open_checkpoint
 from ggufpack.checkpoint.adapted import open_model
 from ggufpack.checkpoint.adapter_config import read_adapter_config
 from ggufpack.checkpoint.jsonfiles import MAX_TOKENIZER_BYTES
-from ggufpack.errors import AdapterError, CheckpointError, GgufpackError
+from ggufpack.checkpoint.vocabulary import MAX_VOCABULARY
+from ggufpack.errors import AdapterError, CheckpointError, CheckpointLayoutError, GgufpackError
 
+from .adapters import make_adapter
 from .builders import make_checkpoint, write_index, write_json
 
 READ_BY_NAME = (
@@ -69,6 +72,19 @@ def test_a_device(tmp_path: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("/dev/zero")
     assert f"{name} is not a regular file" in refusal(folder).problem
+
+
+@pytest.mark.parametrize("where", ["base", "adapter"])
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.model", "merges.txt"])
+def test_a_pipe_beside_an_adapter_or_its_base(tmp_path: Path, where: str, name: str) -> None:
+    """The converter's libraries open them by name, through the folder that is made of both."""
+    base, adapter = make_checkpoint(tmp_path / "base"), make_adapter(tmp_path / "adapter")
+    with open_model(adapter, base):
+        pass
+    os.mkfifo(tmp_path / where / name)
+    with pytest.raises(CheckpointLayoutError) as caught, open_model(adapter, base):
+        pass
+    assert caught.value.problem == f"{tmp_path / where / name} is not a regular file."
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.json", "tokenizer.model"])
@@ -172,3 +188,64 @@ def test_a_pattern_that_runs_away(tmp_path: Path, pattern: str) -> None:
     write_json(tmp_path / "adapter_config.json", config)
     with pytest.raises(AdapterError, match="which is not used"):
         read_adapter_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vocab.txt", b"\n" * (MAX_VOCABULARY + 1)),
+        ("tokenizer.model", b"\x0a\x00" * (MAX_VOCABULARY + 1)),
+    ],
+)
+def test_a_vocabulary_of_nothing(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = make_checkpoint(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / name).write_bytes(content)
+    assert "more than 2,000,000 tokens" in refusal(folder, 20).problem
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b'{"a":[' + b"{}," * 8_000_000 + b"0]}"),
+        ("model.safetensors.index.json", b'{"weight_map":[' + b"[]," * 8_000_000 + b"0]}"),
+        ("model.safetensors", b'{"__metadata__":{' + b'"":"",' * 9_000_000 + b"}}"),
+    ],
+)
+def test_a_file_that_unfolds_in_memory(tmp_path: Path, name: str, content: bytes) -> None:
+    """Of 2 bytes that are read, 70 of memory: refused before it is parsed."""
+    folder = make_checkpoint(tmp_path / "model")
+    length = struct.pack("<Q", len(content)) if name.endswith("safetensors") else b""
+    (folder / name).write_bytes(length + content)
+    tracemalloc.start()
+    try:
+        assert "more than 8,000,000 values" in refusal(folder, 2).problem
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("changes", [{}, {"block_configs": [{}]}, {"is_encoder_decoder": True}])
+def test_more_layers_than_any_model_has(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The converter makes a table for each; where some may be empty, or in two stacks, none is missed."""
+    folder = make_checkpoint(tmp_path / "model", config={"num_hidden_layers": 10**9, **changes})
+    assert "names more than 10,000 layers" in refusal(folder).problem
+
+
+def test_ids_that_all_clash_are_one_finding(tmp_path: Path) -> None:
+    """A finding for each was told, compared with all others, and written into the record and the report."""
+    added = [{"id": number, "content": f"<{number}>", "special": True} for number in range(20_000)]
+    decoder = {str(one["id"]): {"content": f"[{one['id']}]"} for one in added}
+    folder = make_checkpoint(
+        tmp_path / "model",
+        tokenizer={
+            "added_tokens": added,
+            "model": {"type": "BPE", "vocab": {f"a{one['id']}": one["id"] for one in added}},
+        },
+        tokenizer_config={"added_tokens_decoder": decoder},
+    )
+    clashes = [found for found in open_checkpoint(folder).findings if found.id == "GP302"]
+    assert [found.message for found in clashes] == [
+        "Id 0 is '<0>' in tokenizer.json and '[0]' in tokenizer_config.json, and so are 19,999 more.",
+        "Id 0 is 'a0' in the vocabulary, '<0>' when added, and so are 19,999 more.",
+    ]

@@ -7,7 +7,7 @@ import pytest
 
 from ggufpack.chat_template.prompt import Prompt, prepare_prompt
 from ggufpack.checkpoint import Checkpoint, open_checkpoint
-from ggufpack.checkpoint.tokenizer import SpacePrefix
+from ggufpack.checkpoint.space_prefix import SpacePrefix
 from ggufpack.child import usable_cpus
 from ggufpack.convert.job import conversion_job, intermediate_precision, memory_needed
 from ggufpack.convert.protocol import Job

@@ -137,3 +137,11 @@ def test_differences_to_what_was_sent(
 ) -> None:
     found = _compare_layered(parse_shown(stored), request_, ADAPTER, base())
     assert [finding.id for finding in found] == ids
+
+
+def test_a_base_whose_file_the_server_does_not_show() -> None:
+    modelfile = f"FROM base:latest\nADAPTER /models/blobs/sha256-{ADAPTER}\n"
+    there = RegisteredBase("base:latest", "http://host", parse_shown(answer(modelfile="")), {}, {})
+    shown = parse_shown(answer(modelfile=modelfile))
+    found = _compare_layered(shown, {"parameters": {"stop": ["x"]}}, ADAPTER, there)
+    assert [finding.id for finding in found] == ["GP531"]

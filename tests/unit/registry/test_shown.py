@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from ggufpack.registry.findings import PARAMETERS_NOT_STORED, SYSTEM_NOT_STORED, TEMPLATE_NOT_STORED
+from ggufpack.registry.findings import (
+    PARAMETERS_NOT_STORED,
+    SYSTEM_NOT_STORED,
+    TEMPLATE_NOT_STORED,
+    WEIGHTS_NOT_SHOWN,
+)
 from ggufpack.registry.register import _compare, _parameter_difference
 from ggufpack.registry.shown import parse_shown
+from ggufpack.spec import Severity
 
 # an answer of Ollama 0.33.0 (tensors and model_info left out), for a model made with this template
 TEMPLATE = '{{ range .Messages }}<{{ .Role }}>{{ .Content }}\n{{ end }}"'
@@ -81,6 +87,15 @@ def test_another_template_or_system_is_found() -> None:
     # a detected TEMPLATE that the server does not use does no harm
     unused = parse_shown({**ANSWER, "template": "{{ messages[0].content }}"})
     assert _compare(unused, without, DIGEST, native=True) == []
+
+
+@pytest.mark.parametrize(
+    "from_", ["", "FROM m:latest\n", "FROM /blobs/sha256-0\n", f"# FROM sha256-{DIGEST}\n"]
+)
+def test_a_server_that_does_not_say_which_file_it_stored(from_: str) -> None:
+    shown = parse_shown({**ANSWER, "modelfile": f'{from_}TEMPLATE """{TEMPLATE}"""\n'})
+    (finding,) = _compare(shown, REQUEST, DIGEST, native=False)
+    assert (finding.id, finding.severity) == (WEIGHTS_NOT_SHOWN, Severity.UNCHECKED)
 
 
 def test_a_model_without_any_template() -> None:
