@@ -1,7 +1,8 @@
 """One attempt at a package folder, known by a file beside it: the next one cleans up after a killed one.
 
     .NAME.build-TOKEN     locked while the build lives; a line of JSON says at which server it registers,
-                          and one which files it is about to give their names
+                          and one which files it is about to give their names; it stays until a build
+                          has come to its end
     .NAME.tmp-TOKEN-…     the folder in the making
     .NAME.old-TOKEN       an older package that is being replaced
     ggufpack-tmp-TOKEN-…  names on the server
@@ -35,7 +36,8 @@ class Attempt:
     Attributes:
         token: part of all its temporary names.
         mark: the file; ``None`` where a batch keeps the token.
-        own: sha256 of files that killed attempts gave names to: those names may be taken again.
+        own: sha256 of files that earlier attempts gave names to, and came no further: those names may be
+            taken again.
     """
 
     token: str
@@ -101,11 +103,13 @@ def attempt_at(final: Path, token: str | None, on_event: EventHandler) -> Iterat
         except OSError as error:
             raise unwritable(final.parent, error) from error
         files = {str(file) for mark in dead for file in _said(mark, "files") or ()}
+        done = False
         try:
             yield Attempt(own.name[len(prefix) :], own, frozenset(files))
+            done = True
         finally:
             for mark in (*dead, own):
-                _finish(mark, final, mark.name[len(prefix) :], on_event)
+                _finish(mark, final, mark.name[len(prefix) :], on_event, done=done)
 
 
 def _make(folder: Path, prefix: str, locks: contextlib.ExitStack) -> Path:
@@ -122,13 +126,17 @@ def _make(folder: Path, prefix: str, locks: contextlib.ExitStack) -> Path:
             return path
 
 
-def _finish(mark: Path, final: Path, token: str, on_event: EventHandler) -> None:
-    """Remove what is left, then the file; it stays when something else has to."""
+def _finish(mark: Path, final: Path, token: str, on_event: EventHandler, *, done: bool) -> None:
+    """Remove what is left, then the file; it stays when something else has to.
+
+    Until a build is ``done`` it stays as well where names were given: the next one may take them again.
+    """
     try:
         clean_up(final, token)
         if host := _said(mark, "host"):
             _clean_server(str(host), token)
-        mark.unlink()
+        if done or not _said(mark, "files"):
+            mark.unlink()
     except FileNotFoundError:  # somebody has removed the whole folder
         return
     except (GgufpackError, OSError) as error:

@@ -45,6 +45,18 @@ class PackageFolder:
             check_free(self.final, overwrite=overwrite)
             yield
 
+    def make_durable(self) -> None:
+        """Before anything has a final name: what may fail here leaves nothing to take back.
+
+        Raises:
+            UsageError: the disk refuses.
+            DiskSpaceError: there is no room.
+        """
+        with refusals(self.final):
+            for path in self.working.iterdir():
+                sync(path)
+            sync(self.working)
+
     def publish(self) -> None:
         """Put it in its place, in its ``turn``; an older package there is replaced as a whole.
 
@@ -53,20 +65,19 @@ class PackageFolder:
             DiskSpaceError: there is no room.
         """
         with refusals(self.final):
-            for path in self.working.iterdir():
-                sync(path)
-            sync(self.working)
             old = replaced_folder(self.final, self.token)
             replaces = self.final.exists()
             if replaces:
                 self.final.rename(old)
             try:
                 self.working.rename(self.final)
+                sync(self.final.parent)
             except OSError:
+                if not self.working.exists():
+                    self.final.rename(self.working)
                 if replaces:
                     old.rename(self.final)
                 raise
-            sync(self.final.parent)
             if replaces:
                 shutil.rmtree(old)
 

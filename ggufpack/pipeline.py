@@ -222,6 +222,7 @@ def run(
                 write_report(record, folder.working / REPORT_NAME)
             if before_publish is not None:
                 before_publish(folder.working)
+            folder.make_durable()
             with folder.turn(overwrite=spec.overwrite):
                 attempt.publishes(file.sha256 for file in converted.files)
                 for file in publishable:

@@ -150,7 +150,9 @@ def refusals(path: Path) -> Iterator[None]:
                 path=path,
             ) from error
         raise StoreError(
-            f"{error.filename or path} cannot be read or written: {reason}", path=path
+            f"{error.filename or path} cannot be read or written: {reason}",
+            action="Check that it is yours and that its disk is sound, or choose another folder with --store.",
+            path=path,
         ) from error
 
 

@@ -106,6 +106,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         attempt_at(tmp_path / "file" / "model", None, ignore_event).__enter__()
 
 
+def test_names_that_were_given_may_be_taken_again_until_a_build_is_done(tmp_path: Path) -> None:
+    """The server and the store have the model, and the package cannot be put in its place."""
+    final = tmp_path / "out" / "model"
+    with pytest.raises(KeyError), attempt_at(final, None, ignore_event) as attempt:
+        attempt.publishes(["ab" * 32])
+        raise KeyError
+    with pytest.raises(ValueError, match="early"), attempt_at(final, None, ignore_event) as attempt:
+        assert attempt.own == {"ab" * 32}
+        raise ValueError("early")
+    with attempt_at(final, None, ignore_event) as attempt:
+        assert attempt.own == {"ab" * 32}
+        final.mkdir()
+    assert list(final.parent.iterdir()) == [final]
+
+
 def test_an_older_package_stays_when_the_new_one_cannot_be_put(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,3 +139,25 @@ def test_an_older_package_stays_when_the_new_one_cannot_be_put(
         folder.publish()
     assert (final / RECORD_NAME).read_text() == "old"
     assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_place_that_cannot_be_made_durable_is_as_before(
+    tmp_path: Path, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "out" / "model"
+    if older:
+        final.mkdir(parents=True)
+        (final / RECORD_NAME).write_text("old")
+
+    def refuse(path: Path) -> None:
+        if path == final.parent:
+            raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr("ggufpack.package_folder.sync", refuse)
+    with pytest.raises(UsageError, match="model cannot be written"), package_folder(final, "t") as folder:
+        (folder.working / RECORD_NAME).write_text("new")
+        folder.make_durable()
+        folder.publish()
+    left = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == ({Path("out", "model", RECORD_NAME): "old"} if older else {})
