@@ -151,7 +151,7 @@ def refusals(path: Path) -> Iterator[None]:
             ) from error
         raise StoreError(
             f"{error.filename or path} cannot be read or written: {reason}",
-            action="Check that it is yours and that its disk is sound, or choose another folder with --store.",
+            action="Check that it is yours and that its disk is sound, or choose another --store.",
             path=path,
         ) from error
 
