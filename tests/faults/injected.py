@@ -64,7 +64,7 @@ def fail_calls(
                 scene.reset()
             else:
                 row.add("message", wrong_message(done))
-            scene.settled(row)
+            scene.settled(row, failed=done.code != 0)
         preload.arm(0, Action.COUNT, kinds)
         if number % RERUN_EVERY == 0 or number == len(chosen):
             scene.again(row)

@@ -50,7 +50,7 @@ def _once(row: Row, scene: Scene, kill: object, moment: float) -> None:
         if done.code == 0:
             scene.reset()
         else:
-            scene.settled(row)  # it lived, and so it cleaned up
+            scene.settled(row, failed=True)  # it lived, and so it cleaned up
         return
     scene.dirty = True
     (kill_all if kill is kill_all else _kill_parent)(process)
@@ -120,7 +120,7 @@ def interrupt_builds(row: Row, scenes: Sequence[Scene], tries: int, random_: ran
             if done.code == 0:
                 scene.reset()
             else:
-                scene.settled(row)
+                scene.settled(row, failed=True)
         scene.again(row)
         if row.tries == tries:
             return row.end()

@@ -87,7 +87,7 @@ def _try(row: Row, scene: Scene, what: str, expected: Callable[[Done], bool]) ->
     else:
         row.add("message", None if (said := wrong_message(done)) is None else f"{what}: {said}")
     scene.look(row)
-    scene.settled(row)
+    scene.settled(row, failed=done.code != 0)
     scene.dirty = False
     shutil.rmtree(scene.models, ignore_errors=True)
     shutil.rmtree(scene.package, ignore_errors=True)
@@ -106,6 +106,6 @@ def _output_goes_away(row: Row, scene: Scene) -> None:
             row.add("message", wrong_message(done))
         scene.output.mkdir(exist_ok=True)
         scene.look(row)
-        scene.settled(row)
+        scene.settled(row, failed=done.code != 0)
         scene.reset()
     scene.again(row)

@@ -235,11 +235,16 @@ class Scene:
         self.settled(row)
         self.reset()
 
-    def settled(self, row: Row) -> None:
-        """When no build runs, and none was killed: nothing but what was asked for."""
+    def settled(self, row: Row, *, failed: bool = False) -> None:
+        """When no build runs, and none was killed: nothing but what was asked for.
+
+        Where the last one ``failed`` after it had given names, the file that says so stays for the next one.
+        """
         if self.dirty:
             return
         left = [path for path in self.output.iterdir() if path != self.package]
+        if failed:
+            left = [path for path in left if not _says_names(path)]
         left += list(self.temporary.iterdir())
         left += [path for path in self.cache.rglob(".*") if path.name not in (".lock", ".gitignore")]
         left += self._unnamed_blobs()
@@ -305,6 +310,10 @@ class Scene:
             if time.monotonic() > end:
                 return f"still running: {mine}"
             time.sleep(0.1)
+
+
+def _says_names(path: Path) -> bool:
+    return path.name.startswith(f".{NAME}.build-") and '"files"' in path.read_text()
 
 
 def _stable_files(package: Path) -> list[Path]:
