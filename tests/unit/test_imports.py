@@ -45,6 +45,7 @@ ORDER = (
     "proving",
     "layering",
     "target",
+    "making",
     "pipeline",
     "recheck",
     "pushable",
