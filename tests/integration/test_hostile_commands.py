@@ -86,7 +86,7 @@ def added_tokens(folder: Path) -> None:
 # what was made, and what the sentence says
 HARM: dict[str, tuple[Harm, str]] = {
     "weights that are a link out": (linked(WEIGHTS, "/etc/passwd"), WEIGHTS),
-    "a configuration that is a link out": (linked("config.json", "/etc/passwd"), "not valid JSON"),
+    "a configuration that is a link out": (linked("config.json", "/etc/passwd"), "is a link to /etc/passwd"),
     "a licence that is a link out": (linked("LICENSE", "/etc/passwd"), "is a link to /etc/passwd"),
     "an index that leads out": (
         replaced(INDEX, b'{"weight_map": {"a": "../../x.safetensors"}}'),
