@@ -27,8 +27,8 @@ from ggufpack.target import DEFAULT_OUTPUT, target_of
 DEFAULT_THREADS = 2
 DEFAULT_RETRIES = 2
 _POLL_SECONDS = 0.2
-# a build that is interrupted removes its files, and its model from the server
-_CANCEL_SECONDS = 15.0
+# a build that is interrupted removes its files, and its model from the server: longer on a busy node
+_CANCEL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
