@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 
 from ggufpack.chat_template.budget import charge
 from ggufpack.chat_template.environment import RaisedByTemplate, make_environment
@@ -176,6 +177,16 @@ class ChatTemplate:
             return frozenset(
                 jinja2.meta.find_undeclared_variables(make_environment(self._now).parse(self.text))
             )
+
+    @property
+    def trees(self) -> tuple[jinja2.nodes.Template, ...]:
+        """Of ``texts``, as Jinja reads them.
+
+        Raises:
+            ChatTemplateError: GP420, one is nested too deeply.
+        """
+        with self._reading():
+            return tuple(make_environment(self._now).parse_plain(text) for text in self.texts)
 
     @property
     def texts(self) -> tuple[str, ...]:

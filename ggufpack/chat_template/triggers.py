@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-import jinja2
 from jinja2 import nodes
 
 from ggufpack.chat_template.conversation import Conversation, Message
-from ggufpack.chat_template.environment import make_environment
 from ggufpack.chat_template.heldout import Case
 from ggufpack.chat_template.render import ChatTemplate
 from ggufpack.chat_template.sandbox import limited
-from ggufpack.errors import ChatTemplateError
 
 MAX_TEXTS = 200  # the largest of 80 real templates has 60
 MAX_NUMBERS = 20
@@ -60,8 +57,7 @@ def find_triggers(template: ChatTemplate) -> Triggers:
     """
     found: dict[object, None] = {}
     clock = False
-    for text in template.texts:
-        tree = _parsed(template, text)
+    for tree in template.trees:
         fields = {id(node.arg) for node in tree.find_all(nodes.Getitem)}
         printed = {id(item) for node in tree.find_all(nodes.Output) for item in node.nodes}
         clock = clock or any(name.name == "strftime_now" for name in tree.find_all(nodes.Name))
@@ -74,16 +70,6 @@ def find_triggers(template: ChatTemplate) -> Triggers:
     short = [text for text in texts if len(text) <= _MAX_TEXT]
     complete = len(short) == len(texts) <= MAX_TEXTS and len(numbers) <= MAX_NUMBERS
     return Triggers(tuple(short[:MAX_TEXTS]), tuple(numbers[:MAX_NUMBERS]), clock, complete)
-
-
-def _parsed(template: ChatTemplate, text: str) -> nodes.Template:
-    try:
-        # not the limited one's: its tree has the checks in it
-        return make_environment(datetime.now).parse_plain(text)
-    except (jinja2.TemplateSyntaxError, RecursionError) as error:
-        raise ChatTemplateError(
-            "The chat template is nested too deeply.", path=template.origin, finding="GP420"
-        ) from error
 
 
 def _folded(node: nodes.Node) -> object:

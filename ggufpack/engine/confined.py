@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -99,7 +99,9 @@ def generation_of(answer: Mapping[str, Any]) -> Generation:
     numbers = (answer.get("prompt_tokens"), answer.get("generated_tokens"))
     if not (all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)):
         raise VerificationError(f"The embedded engine answered with something else: {answer!s:.300}")
-    return Generation(answer["text"], answer["done_reason"], numbers[0] or 0, numbers[1] or 0)
+    return Generation(
+        answer["text"], answer["done_reason"], answer["prompt_tokens"], answer["generated_tokens"]
+    )
 
 
 def generation_to_json(generation: Generation) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def engine_confinement(request: Mapping[str, Any]) -> Confinement:
 
 
 @contextlib.contextmanager
-def _socket_folder() -> Any:
+def _socket_folder() -> Iterator[Path]:
     """A new folder with mode 0700, with a path short enough for a socket."""
     usual = Path(tempfile.gettempdir())
     parent = usual if fits_a_socket(usual / "ggufpack-engine-12345678") else Path("/tmp")  # noqa: S108
