@@ -68,7 +68,6 @@ class _Parts:
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
     chat_template: ChatTemplate | None = None
     source_read: bool = False
-    licenses: tuple[Path, ...] | None = None
 
     def unread(self) -> str:
         """What is missing for a checkpoint."""
@@ -77,15 +76,12 @@ class _Parts:
             "the generation configuration": self.generation is not None,
             "the tokenizer": self.tokenizer is not None,
             "the chat template's source": self.source_read,
-            "the licence": self.licenses is not None,
         }
         return " and ".join(name for name, is_there in parts.items() if not is_there)
 
     def checkpoint(self) -> Checkpoint | None:
         """For the stages behind; they look at no tensor, so broken weights do not keep them."""
-        if self.config is None or self.generation is None or self.tokenizer is None:
-            return None
-        if self.licenses is None or not self.source_read:
+        if self.config is None or self.generation is None or self.tokenizer is None or not self.source_read:
             return None
         return Checkpoint(
             folder=self.folder,
@@ -94,7 +90,7 @@ class _Parts:
             tensors=self.tensors or TensorTable({}, ()),
             tokenizer=self.tokenizer,
             chat_template=self.chat_template,
-            license_files=self.licenses,
+            license_files=license_files(self.folder),
             findings=(),
         )
 
@@ -163,8 +159,6 @@ def _locate(log: Log, path: Path) -> _Parts | None:
 
 def _read_parts(log: Log, parts: _Parts) -> None:
     folder = parts.folder
-    with log.check(LAYOUT):
-        parts.licenses = license_files(folder)
     if (folder / CONFIG).is_file():
         with log.check(CONFIGURATION):
             parts.config, raised = read_config(folder)

