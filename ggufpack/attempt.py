@@ -7,7 +7,8 @@
     .NAME.old-TOKEN       an older package that is being replaced
     ggufpack-tmp-TOKEN-…  names on the server
 
-A batch's journal keeps the tokens of its items, and cleans up by itself.
+A batch's journal keeps the tokens of its items, and cleans up by itself; of the first file an item has the
+last line only, from the moment on that it says so.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ggufpack.errors import GgufpackError
-from ggufpack.held import hold, take_dead
+from ggufpack.errors import GgufpackError, UsageError
+from ggufpack.held import held_sibling, hold, take_dead
 from ggufpack.package_folder import clean_up, parent_folder, unwritable
 from ggufpack.registry import OllamaServer, leftovers
 from ggufpack.registry.register import temporary_prefix
@@ -34,15 +35,20 @@ class Attempt:
     """An attempt under way.
 
     Attributes:
+        final: the package folder.
         token: part of all its temporary names.
-        mark: the file; ``None`` where a batch keeps the token.
         own: sha256 of files that earlier attempts gave names to, and came no further: those names may be
             taken again.
     """
 
+    final: Path
     token: str
-    mark: Path | None = None
-    own: frozenset[str] = frozenset()
+    own: frozenset[str]
+
+    @property
+    def mark(self) -> Path:
+        """The file."""
+        return _mark(self.final, self.token)
 
     def registers_at(self, server: OllamaServer | None) -> None:
         """Write down where temporary names will be, before there are any.
@@ -51,7 +57,7 @@ class Attempt:
             UsageError: the disk refuses.
         """
         if server is not None:
-            self._write({"host": server.host})
+            self._append({"host": server.host})
 
     def publishes(self, digests: Iterable[str]) -> None:
         """Write down which files are given their final names on the server and in the store.
@@ -59,18 +65,43 @@ class Attempt:
         Raises:
             UsageError: the disk refuses.
         """
-        self._write({"files": sorted(digests)})
+        self._append({"files": sorted(digests)})
 
-    def _write(self, line: Mapping[str, object]) -> None:
-        if self.mark is None:
-            return
+    def _append(self, line: Mapping[str, object]) -> None:
         try:
-            with self.mark.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with self.mark.open("ab") as file:
+                _write(file, line)
         except OSError as error:
             raise unwritable(self.mark, error) from error
+
+
+@dataclass(frozen=True)
+class _ItemAttempt(Attempt):
+    """Of an item of a batch."""
+
+    locks: contextlib.ExitStack
+
+    def registers_at(self, server: OllamaServer | None) -> None:
+        """The journal knows the token, and the item its server."""
+
+    def publishes(self, digests: Iterable[str]) -> None:
+        """As for any; the file is whole and locked from the moment that it is there."""
+        try:
+            path, file = self.locks.enter_context(held_sibling(self.mark))
+            _write(file, {"files": sorted({*digests, *self.own})})
+            path.replace(self.mark)
+        except OSError as error:
+            raise unwritable(self.mark, error) from error
+
+
+def published(final: Path, token: str) -> frozenset[str]:
+    """``Attempt.own`` of the next attempt at an item of a batch."""
+    return _files(_mark(final, token))
+
+
+def settle(final: Path, token: str) -> None:
+    """Of an item of a batch whose package is in place: no names have to be taken again."""
+    _mark(final, token).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -88,7 +119,9 @@ def attempt_at(final: Path, token: str | None, on_event: EventHandler) -> Iterat
         UsageError: the folder above cannot be written.
     """
     if token is not None:
-        yield Attempt(token)
+        with contextlib.ExitStack() as locks:
+            yield _ItemAttempt(final, token, published(final, token), locks)
+            settle(final, token)
         return
     with parent_folder(final), contextlib.ExitStack() as locks:
         prefix = f".{final.name}.build-"
@@ -102,14 +135,41 @@ def attempt_at(final: Path, token: str | None, on_event: EventHandler) -> Iterat
                     dead.append(path)
         except OSError as error:
             raise unwritable(final.parent, error) from error
-        files = {str(file) for mark in dead for file in _said(mark, "files") or ()}
+        files = frozenset().union(*map(_files, dead))
         done = False
         try:
-            yield Attempt(own.name[len(prefix) :], own, frozenset(files))
+            yield Attempt(final, own.name[len(prefix) :], files)
             done = True
         finally:
             for mark in (*dead, own):
                 _finish(mark, final, mark.name[len(prefix) :], on_event, done=done)
+
+
+def _mark(final: Path, token: str) -> Path:
+    return final.with_name(f".{final.name}.build-{token}")
+
+
+def _write(file: BinaryIO, line: Mapping[str, object]) -> None:
+    file.write(json.dumps(line).encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _files(mark: Path) -> frozenset[str]:
+    """The sha256 that it says; none where there is none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return frozenset(map(str, _said(mark, "files") or ()))
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise UsageError(
+            f"{mark}, which says what an earlier build published, cannot be read: {error.strerror or error}.",
+            path=mark,
+        ) from error
 
 
 def _make(folder: Path, prefix: str, locks: contextlib.ExitStack) -> Path:

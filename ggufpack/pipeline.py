@@ -211,7 +211,7 @@ def run(
                     if file.staged is not None:
                         file.staged.publish(file.names, overwrite=spec.overwrite, own=attempt.own)
                 if storing is not None:
-                    storing.publish(overwrite=spec.overwrite)
+                    storing.publish(overwrite=spec.overwrite, own=attempt.own)
                 folder.publish()
     if status == "failed":
         raise _verification_error(result)

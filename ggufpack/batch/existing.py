@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ggufpack import package_folder
+from ggufpack import attempt, package_folder
 from ggufpack.batch import storage, transfer
 from ggufpack.batch.urls import shown, url_of
 from ggufpack.errors import ModelExistsError, ServerUnreachableError
@@ -152,6 +152,20 @@ def clean_up(final: Path, token: str) -> None:
         transfer.clean_up(url, token)
         return
     package_folder.clean_up(final, token)
+
+
+def published(final: Path, token: str) -> frozenset[str]:
+    """The sha256 of files that a killed or failed build gave names to, before its package was in place.
+
+    At a URL there are none: a package is put there before its model gets its names.
+    """
+    return attempt.published(final, token) if url_of(final) is None else frozenset()
+
+
+def settle(final: Path, token: str) -> None:
+    """A killed build's package is in place, and is taken as it is."""
+    if url_of(final) is None:
+        attempt.settle(final, token)
 
 
 def clean_up_server(server: OllamaServer, token: str) -> set[str]:

@@ -145,7 +145,9 @@ class BatchRun:
         """Clean up after a killed build; its package is taken when it had come as far as that."""
         spec, target = planned.item.spec, target_of(planned.item.spec)
         existing.clean_up(target.folder, claim.token)
-        own = set() if entry is None else set(entry.outputs.values())
+        own = set(existing.published(target.folder, claim.token))
+        if entry is not None:
+            own |= set(entry.outputs.values())
         if server is not None:
             own |= existing.clean_up_server(server, claim.token)
         record = existing.read_own_record(target.folder, claim.token)
@@ -155,6 +157,7 @@ class BatchRun:
                 result = existing.result_of(record, target.folder)
                 outcome = Outcome(planned.item.key, result["status"], result, None, 0.0)
                 if self._is_adoptable(entry, outcome, inputs, spec, server):
+                    existing.settle(target.folder, claim.token)
                     self._finish(claim, outcome, entry)
                     return Row(planned, outcome, reused=True)
         self._journal.inputs(claim, None)

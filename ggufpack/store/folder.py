@@ -158,8 +158,10 @@ class StoreWriter:
         """A small blob from memory."""
         self.put(blob, io.BytesIO(content), lambda _count: None)
 
-    def publish(self, names: Sequence[str], manifest: bytes, *, overwrite: bool) -> tuple[str, ...]:
-        """Give a model its names, now that its blobs are there.
+    def publish(
+        self, names: Sequence[str], manifest: bytes, *, overwrite: bool, own: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        """Give a model its names, now that its blobs are there; ``own`` as for ``refuse_existing``.
 
         Returns:
             The names, as they are in the store.
@@ -168,7 +170,7 @@ class StoreWriter:
             ModelExistsError: a name is taken by another model and ``overwrite`` is off.
         """
         if not overwrite:
-            self.store.refuse_existing(names, manifest)
+            self.store.refuse_existing(names, manifest, own)
         distinct = {parsed.key: parsed for parsed in map(parse, names)}.values()
         self.store.write_manifests(dict.fromkeys(distinct, manifest))
         self._new -= set(manifest_blobs(manifest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,15 +100,15 @@ class StagedInStore:
         """Those that they will have."""
         return tuple(name for packaged, _, _ in self.models for name in packaged.names)
 
-    def publish(self, *, overwrite: bool = False) -> tuple[Stored, ...]:
-        """Write the manifests.
+    def publish(self, *, overwrite: bool = False, own: Collection[str] = ()) -> tuple[Stored, ...]:
+        """Write the manifests. Models with one of our ``own`` files (sha256) are replaced in any case.
 
         Raises:
             ModelExistsError: a name is taken by another model, and ``overwrite`` is off.
         """
         return tuple(
             Stored(
-                self.writer.publish(packaged.names, model.manifest, overwrite=overwrite),
+                self.writer.publish(packaged.names, model.manifest, overwrite=overwrite, own=own),
                 model.digest,
                 written,
             )

@@ -92,10 +92,12 @@ def _kill_batch(bench: Bench, tries: int) -> Row:
     tally = harness.tally
     row.problems.update(wrong=tally.corrupted, disk=tally.leftovers, rerun=tally.failed)
     while row.tries < tries:  # one batch after the other, each until it is done
-        harness.kill(tally.kills + 1)
+        harness.kill(min(tries, tally.kills + kills.CHAIN))
         tally.failed += [*tally.lost, *tally.redone]
         tally.lost, tally.redone = [], []
-        row.tries, row.reruns = tally.kills, tally.batches
+        for _ in range(tally.kills - row.tries):
+            row.tried()
+        row.reruns = tally.batches
     return row.end()
 
 

@@ -236,6 +236,50 @@ def test_a_killed_registration_is_cleaned_up(run: Path, tmp_path: Path, ollama_s
         server.delete(name)
 
 
+LATE = """
+import os, signal
+from ggufpack.errors import UsageError
+from ggufpack.package_folder import PackageFolder
+
+def publish(self):
+    if os.environ["LATE"] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise UsageError("The folder cannot be renamed", action="Mend the disk.")
+
+PackageFolder.publish = publish
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("fault", ["kill", "error"])
+def test_names_that_were_given_before_the_package_was_in_place_are_taken_again(
+    fault: str, run: Path, tmp_path: Path, ollama_server: RunningOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "packages"
+    words = (run, "--output", output, "--host", ollama_server.host, "--name", f"late-{fault}-{{step}}")
+    server = OllamaServer(ollama_server.host)
+    with monkeypatch.context() as patched:  # of the batch's processes as well
+        (tmp_path / "patch").mkdir()
+        (tmp_path / "patch" / "sitecustomize.py").write_text(LATE)
+        patched.setenv("PYTHONPATH", str(tmp_path / "patch"), prepend=os.pathsep)
+        patched.setenv("LATE", fault)
+        code, found, _ = batch(*words)
+    assert code != 0
+    assert {item["status"] for item in found["items"]} == {"error"}
+    names = {f"late-{fault}-{step}:{tag}" for step in (1, 2) for tag in ("q8_0", "latest")}
+    assert names <= set(server.names())
+    assert not any(name.startswith(TEMPORARY_PREFIX) for name in server.names())
+    code, found, stderr = batch(*words)
+    assert code == 0, stderr
+    assert statuses(found) == {f"late-{fault}-{step}": ("unverified", False) for step in (1, 2)}
+    assert {path.name for path in output.iterdir()} == {
+        *(f"late-{fault}-{step}" for step in (1, 2)),
+        *("index.html", JOURNAL),
+    }
+    for name in names:
+        server.delete(name)
+
+
 def test_watch_takes_checkpoints_when_they_are_complete(run: Path, tmp_path: Path) -> None:
     later = tmp_path / "checkpoint-3"
     shutil.copytree(run / "checkpoint-1", later)

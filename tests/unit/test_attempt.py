@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufpack.attempt import attempt_at
+from ggufpack.attempt import attempt_at, published
 from ggufpack.errors import UsageError
 from ggufpack.package_folder import RECORD_NAME, package_folder
 from ggufpack.spec import Event, Note, ignore_event
@@ -20,7 +20,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
-from ggufpack.attempt import attempt_at
+from ggufpack.attempt import attempt_at, published
 from ggufpack.package_folder import package_folder
 from ggufpack.spec import ignore_event
 final = Path(sys.argv[1])
@@ -92,6 +92,47 @@ def test_a_batch_keeps_its_tokens_itself(tmp_path: Path) -> None:
     with attempt_at(tmp_path / "out" / "model", "a" * 12, ignore_event) as attempt:
         assert attempt.token == "a" * 12
         assert list(tmp_path.iterdir()) == []
+
+
+def test_an_items_files_are_known_until_a_build_is_done(tmp_path: Path) -> None:
+    final, token = tmp_path / "out" / "model", "a" * 12
+    final.parent.mkdir()
+    assert published(final, token) == frozenset()
+    with pytest.raises(KeyError), attempt_at(final, token, ignore_event) as attempt:
+        attempt.publishes(["ab" * 32])
+        assert list(final.parent.iterdir()) == [attempt.mark]
+        with attempt_at(final, None, ignore_event) as other:  # it lives: its file is nobody else's
+            assert other.own == frozenset()
+        raise KeyError
+    assert published(final, token) == {"ab" * 32}
+    with pytest.raises(KeyError), attempt_at(final, token, ignore_event) as attempt:
+        assert attempt.own == {"ab" * 32}
+        attempt.publishes(["cd" * 32])
+        raise KeyError
+    assert published(final, token) == {"ab" * 32, "cd" * 32}
+    with attempt_at(final, token, ignore_event):
+        final.mkdir()
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_a_build_without_a_token_takes_over_what_an_item_left(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    with pytest.raises(KeyError), attempt_at(final, "a" * 12, ignore_event) as attempt:
+        attempt.publishes(["ab" * 32])
+        raise KeyError
+    with attempt_at(final, None, ignore_event) as attempt:
+        assert attempt.own == {"ab" * 32}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_items_mark_that_cannot_be_written(tmp_path: Path) -> None:
+    final = tmp_path / "file" / "model"
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UsageError, match=r"\.model\.build-aa.* cannot be written"),
+        attempt_at(final, "a" * 12, ignore_event) as attempt,
+    ):
+        attempt.publishes(["ab" * 32])
 
 
 def test_folders_that_were_made_go(tmp_path: Path) -> None:
