@@ -28,7 +28,8 @@ GgufpackError                         exit 1
 │   ├── ModelExistsError
 │   ├── ServerDiskFullError
 │   ├── ServerResponseError
-│   │   └── EndpointRefusedError               an OpenAI endpoint does not do what a field asks for
+│   │   ├── EndpointRefusedError               an OpenAI endpoint does not do what a field asks for
+│   │   └── ExchangeBrokenError                no answer came, or half of one: nothing was said
 │   ├── ModelNotFoundError                     neither the server nor the registry behind it has the model
 │   ├── RemoteRegistryError                    the registry that the server pushes to or pulls from
 │   │   ├── RemoteManifestError                what it serves for a model is damaged, or made to do harm
@@ -220,6 +221,10 @@ class ServerResponseError(RegistryError):
 
 class EndpointRefusedError(ServerResponseError):
     """The server understood a request and does not do what it asks for."""
+
+
+class ExchangeBrokenError(ServerResponseError):
+    """The server gave no whole answer, so it said nothing about what was asked."""
 
 
 class ModelNotFoundError(RegistryError):

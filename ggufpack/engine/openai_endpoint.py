@@ -21,9 +21,15 @@ from ggufpack.engine.openai_requests import (
     server_name,
     stream_request,
 )
-from ggufpack.errors import EndpointRefusedError, ServerResponseError, ServerUnreachableError, UsageError
+from ggufpack.errors import (
+    EndpointRefusedError,
+    ExchangeBrokenError,
+    ServerResponseError,
+    ServerUnreachableError,
+    UsageError,
+)
 from ggufpack.registry.answers import parse_json
-from ggufpack.registry.errors import CLASSES, MAX_SAID
+from ggufpack.registry.errors import CLASSES, MAX_SAID, UNAVAILABLE
 from ggufpack.registry.limits import MIB, Limits, limit
 
 _CONNECT_SECONDS = 10.0
@@ -173,7 +179,7 @@ class OpenAIEndpoint:
                 if "error" in chunk:
                     raise self._refusal(error_text(chunk) or data, doing, response.status_code)
                 yield chunk
-        raise ServerResponseError(f"{self.url} broke off: {doing}: the stream ended without [DONE]")
+        raise ExchangeBrokenError(f"{self.url} broke off: {doing}: the stream ended without [DONE]")
 
     def _must(self, response: httpx.Response, doing: str) -> None:
         if response.is_success:
@@ -193,7 +199,11 @@ class OpenAIEndpoint:
                 action=f"Put it into the environment variable {self._key_variable}, or name another one with"
                 " --api-key-env.",
             )
-        kind = EndpointRefusedError if status in _NOT_UNDERSTOOD else ServerResponseError
+        kind = ServerResponseError
+        if status in _NOT_UNDERSTOOD:
+            kind = EndpointRefusedError
+        elif status in UNAVAILABLE:
+            kind = ExchangeBrokenError
         return kind(f"{self.url}, model {self.model}, refused: {doing}: {text}")
 
     def _without_key(self, text: str) -> str:

@@ -15,7 +15,13 @@ import httpx
 import ollama
 import pydantic
 
-from ggufpack.errors import RegistryError, ServerDiskFullError, ServerResponseError, ServerUnreachableError
+from ggufpack.errors import (
+    ExchangeBrokenError,
+    RegistryError,
+    ServerDiskFullError,
+    ServerResponseError,
+    ServerUnreachableError,
+)
 
 CLASSES: Mapping[type[Exception], type[RegistryError]] = {
     # nobody there
@@ -26,25 +32,25 @@ CLASSES: Mapping[type[Exception], type[RegistryError]] = {
     httpx.InvalidURL: ServerUnreachableError,
     ConnectionError: ServerUnreachableError,  # what the client makes of ConnectError
     # somebody there, and the exchange broke off
-    httpx.HTTPError: ServerResponseError,
-    httpx.RequestError: ServerResponseError,
-    httpx.TransportError: ServerResponseError,
-    httpx.TimeoutException: ServerResponseError,
-    httpx.ReadTimeout: ServerResponseError,
-    httpx.WriteTimeout: ServerResponseError,
-    httpx.PoolTimeout: ServerResponseError,
-    httpx.NetworkError: ServerResponseError,
-    httpx.ReadError: ServerResponseError,
-    httpx.WriteError: ServerResponseError,
-    httpx.CloseError: ServerResponseError,
-    httpx.ProtocolError: ServerResponseError,
-    httpx.LocalProtocolError: ServerResponseError,
-    httpx.RemoteProtocolError: ServerResponseError,
-    httpx.StreamError: ServerResponseError,
-    httpx.StreamConsumed: ServerResponseError,
-    httpx.StreamClosed: ServerResponseError,
-    httpx.ResponseNotRead: ServerResponseError,
-    httpx.RequestNotRead: ServerResponseError,
+    httpx.HTTPError: ExchangeBrokenError,
+    httpx.RequestError: ExchangeBrokenError,
+    httpx.TransportError: ExchangeBrokenError,
+    httpx.TimeoutException: ExchangeBrokenError,
+    httpx.ReadTimeout: ExchangeBrokenError,
+    httpx.WriteTimeout: ExchangeBrokenError,
+    httpx.PoolTimeout: ExchangeBrokenError,
+    httpx.NetworkError: ExchangeBrokenError,
+    httpx.ReadError: ExchangeBrokenError,
+    httpx.WriteError: ExchangeBrokenError,
+    httpx.CloseError: ExchangeBrokenError,
+    httpx.ProtocolError: ExchangeBrokenError,
+    httpx.LocalProtocolError: ExchangeBrokenError,
+    httpx.RemoteProtocolError: ExchangeBrokenError,
+    httpx.StreamError: ExchangeBrokenError,
+    httpx.StreamConsumed: ExchangeBrokenError,
+    httpx.StreamClosed: ExchangeBrokenError,
+    httpx.ResponseNotRead: ExchangeBrokenError,
+    httpx.RequestNotRead: ExchangeBrokenError,
     # an answer, and not the one that was asked for
     httpx.HTTPStatusError: ServerResponseError,
     httpx.TooManyRedirects: ServerResponseError,
@@ -58,6 +64,9 @@ CLASSES: Mapping[type[Exception], type[RegistryError]] = {
 
 # Go's text of ENOSPC and EDQUOT, as the server passes it on (seen: Ollama 0.33.0 on a full tmpfs)
 DISK_FULL = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
+
+# no bad or no gateway's answer, and a server that is too busy: it says nothing about the request
+UNAVAILABLE = (502, 503, 504)
 
 _START = "Start it with `ollama serve`, or name another server with --host or OLLAMA_HOST."
 # Ollama 0.30 and later check a GGUF by writing it again; the reason is in the server's log only (seen:
@@ -76,8 +85,8 @@ def is_disk_full(message: str) -> bool:
     return any(text in message.lower() for text in DISK_FULL)
 
 
-def refusal(message: str, *, host: str, doing: str) -> RegistryError:
-    """The error for a message that the server itself gave, in an error status or inside a stream."""
+def refusal(message: str, *, host: str, doing: str, status: int = 0) -> RegistryError:
+    """The error for a message that the server itself gave, in an error ``status`` or inside a stream."""
     if is_disk_full(message):
         return ServerDiskFullError(
             f"The disk of the Ollama server at {host} is full ({doing}: {message:.{MAX_SAID}})",
@@ -85,7 +94,8 @@ def refusal(message: str, *, host: str, doing: str) -> RegistryError:
         )
     action = _SECOND_COPY if _VALIDATOR in message else None
     message = message if len(message) <= MAX_SAID else f"{message[:MAX_SAID]}…"
-    return ServerResponseError(f"The Ollama server at {host} refused: {doing}: {message}", action=action)
+    kind = ExchangeBrokenError if status in UNAVAILABLE else ServerResponseError
+    return kind(f"The Ollama server at {host} refused: {doing}: {message}", action=action)
 
 
 def translate(error: Exception, *, host: str, doing: str) -> RegistryError:
@@ -103,9 +113,10 @@ def translate(error: Exception, *, host: str, doing: str) -> RegistryError:
     if target is None:
         raise KeyError(type(error))
     if isinstance(error, (ollama.ResponseError, ollama.RequestError)):
-        return refusal(str(error.error), host=host, doing=doing)
+        return refusal(str(error.error), host=host, doing=doing, status=getattr(error, "status_code", 0))
     if isinstance(error, httpx.HTTPStatusError):
-        return refusal(f"HTTP status {error.response.status_code}", host=host, doing=doing)
+        status = error.response.status_code
+        return refusal(f"HTTP status {status}", host=host, doing=doing, status=status)
     reason = str(error) or type(error).__name__
     if target is ServerUnreachableError:
         return ServerUnreachableError(

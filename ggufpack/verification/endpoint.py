@@ -15,7 +15,7 @@ from ggufpack.engine.openai_answers import OpenAIAnswer
 from ggufpack.engine.openai_endpoint import OpenAIEndpoint
 from ggufpack.engine.openai_requests import MOST_LOGPROBS, forced_text, forced_token
 from ggufpack.engine.protocol import Message
-from ggufpack.errors import EndpointRefusedError, ServerResponseError
+from ggufpack.errors import EndpointRefusedError, ExchangeBrokenError, ServerResponseError
 from ggufpack.proofs import ParsedCheck, PromptCase, SmokeResult, StopCheck, StreamCheck
 from ggufpack.registry.chat import ChatAnswer
 from ggufpack.spec import EventHandler, Progress, Stage
@@ -55,7 +55,7 @@ def check_prompts(
         the conversations, and what of them was compared.
 
     Raises:
-        RegistryError: the server cannot be reached. That it refuses one conversation is a case.
+        RegistryError: the server cannot be reached, or went away. That it refuses one conversation is a case.
     """
     by = _shown_by(endpoint, prompt)
     if by == "nothing":
@@ -68,6 +68,8 @@ def check_prompts(
         if text is not None:
             try:
                 cases.append(_compare(endpoint, conversation, text, tokenize, prompt, shows))
+            except ExchangeBrokenError:
+                raise
             except ServerResponseError as error:
                 cases.append(PromptCase(conversation.name, False, text, None, detail=str(error)))
         on_event(

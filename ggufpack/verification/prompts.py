@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ggufpack.engine.protocol import Engine, Message
-from ggufpack.errors import GgufpackError
+from ggufpack.errors import ExchangeBrokenError, GgufpackError, ServerUnreachableError
 from ggufpack.proofs import PromptCase
 from ggufpack.spec import EventHandler, Progress, Stage, ignore_event
 from ggufpack.verification.conversations import CONVERSATIONS, Conversation
@@ -47,7 +47,8 @@ def check_prompts(
         on_event: told after each conversation.
 
     Raises:
-        RegistryError, VerificationError: not here. An engine's error becomes a case that is not equal.
+        ServerUnreachableError, ExchangeBrokenError: the engine's server went away. Any other error is the
+            engine's answer: a case that is not equal.
     """
     cases = []
     for done, conversation in enumerate(conversations, start=1):
@@ -82,6 +83,8 @@ def _compare(
 ) -> PromptCase:
     try:
         actual = engine.render(conversation.messages, think=think)
+    except (ServerUnreachableError, ExchangeBrokenError):
+        raise
     except GgufpackError as error:
         return PromptCase(conversation.name, False, expected, None, detail=f"the engine refused: {error}")
     difference = describe_difference(without_bos(expected, bos_text), without_bos(actual, bos_text))
@@ -98,6 +101,8 @@ def _compare_tokens(
     wanted = count_tokens(case.expected)
     try:
         counted = engine.generate(conversation.messages, max_tokens=1, think=think).prompt_tokens
+    except (ServerUnreachableError, ExchangeBrokenError):
+        raise
     except GgufpackError as error:
         return replace(case, expected_tokens=wanted, detail=f"tokens were not counted: {error}")
     if counted == 0:

@@ -8,10 +8,19 @@ import httpx
 import ollama
 import pytest
 
-from ggufpack.errors import RegistryError, ServerDiskFullError, ServerResponseError, ServerUnreachableError
+from ggufpack.errors import (
+    ExchangeBrokenError,
+    RegistryError,
+    ServerDiskFullError,
+    ServerResponseError,
+    ServerUnreachableError,
+)
 from ggufpack.registry.errors import CLASSES, translate, translated
 
 UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL"}
+
+ANSWERED = {httpx.HTTPStatusError, httpx.TooManyRedirects, httpx.DecodingError, httpx.CookieConflict}
+ANSWERED |= {ollama.ResponseError, ollama.RequestError}
 
 
 def exception_classes(module: ModuleType) -> Iterator[type[Exception]]:
@@ -24,8 +33,9 @@ def exception_classes(module: ModuleType) -> Iterator[type[Exception]]:
 @pytest.mark.parametrize("kind", [*exception_classes(httpx), *exception_classes(ollama)])
 def test_the_map_is_complete(kind: type[Exception]) -> None:
     assert kind in CLASSES, f"{kind.__name__} would leave ggufpack as it is"
-    expected = ServerUnreachableError if kind.__name__ in UNREACHABLE else ServerResponseError
-    assert CLASSES[kind] is expected
+    unreachable, answered = kind.__name__ in UNREACHABLE, kind in ANSWERED
+    without_answer = ServerUnreachableError if unreachable else ExchangeBrokenError
+    assert CLASSES[kind] is (ServerResponseError if answered else without_answer)
 
 
 def test_no_class_was_overlooked_by_the_test() -> None:
@@ -39,8 +49,9 @@ def test_no_class_was_overlooked_by_the_test() -> None:
         (httpx.ConnectError("refused"), ServerUnreachableError),
         (ConnectionError("Failed to connect to Ollama."), ServerUnreachableError),
         (ConnectionRefusedError(111, "refused"), ServerUnreachableError),
-        (httpx.ReadError("reset"), ServerResponseError),
-        (httpx.ReadTimeout("slow"), ServerResponseError),
+        (httpx.ReadError("reset"), ExchangeBrokenError),
+        (httpx.ReadTimeout("slow"), ExchangeBrokenError),
+        (ollama.ResponseError("server busy, please try again", 503), ExchangeBrokenError),
         (ollama.ResponseError('{"error": "model is broken"}', 500), ServerResponseError),
         (ollama.ResponseError("write /m/blobs/sha256-1: no space left on device"), ServerDiskFullError),
         (ollama.RequestError("must provide a model"), ServerResponseError),

@@ -10,7 +10,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from ggufpack.engine.protocol import Engine, Generation, Message
-from ggufpack.errors import CheckpointFileError, ServerResponseError
+from ggufpack.errors import (
+    CheckpointFileError,
+    ExchangeBrokenError,
+    GgufpackError,
+    ServerResponseError,
+    ServerUnreachableError,
+)
 from ggufpack.proofs import SmokeResult, Verification
 from ggufpack.spec import Event, Progress, Severity
 from ggufpack.verification import verify
@@ -169,6 +175,20 @@ def test_an_engine_that_refuses_what_was_trained_is_an_error() -> None:
     assert refused
     assert all(not case.equal and "roles must alternate" in (case.detail or "") for case in refused)
     assert set(found) == {"GP602"}
+
+
+@pytest.mark.parametrize("error", [ServerUnreachableError, ExchangeBrokenError])
+@pytest.mark.parametrize("when", ["render", "generate"])
+def test_a_server_that_goes_away_has_said_nothing_about_the_model(
+    error: type[GgufpackError], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise error("gone")
+
+    engine = FakeEngine()
+    monkeypatch.setattr(engine, when, gone)
+    with pytest.raises(error, match="gone"):
+        verify(engine, "prompts", model="m", expected=template, count_tokens=len)
 
 
 def test_counts_that_cannot_be_had_are_unchecked_not_fine() -> None:
