@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -245,7 +246,7 @@ class Scene:
         left = [path for path in self.output.iterdir() if path != self.package]
         if failed:
             left = [path for path in left if not _says_names(path)]
-        left += list(self.temporary.iterdir())
+        left += [path for path in self.temporary.iterdir() if not _is_pythons_try(path)]
         left += [path for path in self.cache.rglob(".*") if path.name not in (".lock", ".gitignore")]
         left += self._unnamed_blobs()
         row.add("disk", f"{[str(path.relative_to(self.folder)) for path in left]}" if left else None)
@@ -310,6 +311,15 @@ class Scene:
             if time.monotonic() > end:
                 return f"still running: {mine}"
             time.sleep(0.1)
+
+
+def _is_pythons_try(path: Path) -> bool:
+    """A file by which ``tempfile`` finds out whether a folder can be written: no kill can be told of it."""
+    return (
+        re.fullmatch("[a-z0-9_]{8}", path.name) is not None
+        and path.is_file()
+        and path.read_bytes() in (b"", b"blat")
+    )
 
 
 def _says_names(path: Path) -> bool:
