@@ -7,8 +7,7 @@ process may listen there and connect to nothing.
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any
 
 from ggufpack.child import Child
 from ggufpack.confinement import Confined, Confinement
-from ggufpack.engine.embedded import SOCKET_NAME, fits_a_socket, render_at
+from ggufpack.engine.embedded import SOCKET_NAME, private_folder, render_at
 from ggufpack.engine.protocol import Generation, Message
 from ggufpack.errors import VerificationError
-from ggufpack.held import held_folder
 
 _LONGEST_FILE = 1 << 30  # it writes none: what a library keeps for itself
 
@@ -56,7 +54,7 @@ class ConfinedEngine:
                 Child("ggufpack.engine.worker", (), what="embedded engine", error=VerificationError)
             )
             self._child.start()
-            folder = stack.enter_context(_socket_folder())
+            folder = stack.enter_context(private_folder())
             opened = {"model": str(self._model), "stops": self._stops, "folder": str(folder)}
             answer = self._child.call({"do": "open", **opened})
             self.confined = Confined.from_json(answer["confined"])
@@ -119,12 +117,3 @@ def engine_confinement(request: Mapping[str, Any]) -> Confinement:
         longest_file=_LONGEST_FILE,
         written=_LONGEST_FILE,
     )
-
-
-@contextlib.contextmanager
-def _socket_folder() -> Iterator[Path]:
-    """A new folder with mode 0700, with a path short enough for a socket."""
-    usual = Path(tempfile.gettempdir())
-    parent = usual if fits_a_socket(usual / "ggufpack-engine-12345678") else Path("/tmp")  # noqa: S108
-    with held_folder("ggufpack-engine-", parent) as folder:
-        yield folder

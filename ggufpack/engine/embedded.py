@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +24,10 @@ from typing import Any
 
 from ggufpack.engine.protocol import Generation, Message
 from ggufpack.errors import VerificationError
+from ggufpack.held import held_folder
 
 SOCKET_NAME = "engine.sock"  # llama.cpp takes a host that ends in .sock for a Unix socket
+_FOLDER_PREFIX = "ggufpack-engine-"
 _TIMEOUT = 120.0  # seconds for a render, which computes nothing
 _LONGEST_ANSWER = 64 << 20  # bytes
 _WARM_UP = {"prompt": "a", "n_predict": 1, "cache_prompt": False}
@@ -67,6 +68,7 @@ class EmbeddedEngine:
         self._n_ctx = n_ctx
         self._n_gpu_layers = n_gpu_layers
         self._given = socket_folder
+        self._made = contextlib.ExitStack()
         self._folder: Path | None = None
         self._server: Any = None
 
@@ -79,7 +81,7 @@ class EmbeddedEngine:
         xllamacpp = _import_xllamacpp()
         if not self._model.is_file():
             raise VerificationError(f"There is no GGUF file {self._model}", path=self._model)
-        self._folder = self._given or _private_folder()
+        self._folder = self._given or self._made.enter_context(private_folder())
         try:
             self._server = xllamacpp.Server(self._parameters(xllamacpp))
             self._warm_up()
@@ -106,8 +108,7 @@ class EmbeddedEngine:
     def close(self) -> None:
         """Free the model and remove the socket. May be called twice."""
         self._server = None
-        if self._folder is not None and self._given is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._made.close()
         self._folder = None
 
     def render(self, messages: Sequence[Message], *, think: bool | None = None) -> str:
@@ -304,18 +305,14 @@ def _import_xllamacpp() -> Any:
         ) from error
 
 
-def _private_folder() -> Path:
-    """A new folder with mode 0700, with a path short enough for a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="ggufpack-"))
-    if fits_a_socket(folder):
-        return folder
-    folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="ggufpack-", dir="/tmp"))
-
-
-def fits_a_socket(folder: Path) -> bool:
-    """Whether the path of the engine's socket in it is short enough for one."""
-    return len(str(folder / SOCKET_NAME).encode()) <= _MAX_SOCKET_PATH
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A new folder with mode 0700, with a path short enough for the engine's socket in it."""
+    usual = Path(tempfile.gettempdir())
+    longest = usual / f"{_FOLDER_PREFIX}12345678" / SOCKET_NAME
+    fits = len(str(longest).encode()) <= _MAX_SOCKET_PATH
+    with held_folder(_FOLDER_PREFIX, usual if fits else Path("/tmp")) as folder:  # noqa: S108
+        yield folder
 
 
 def _message_of(answer: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ Ollama tries again: too long for here.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -17,7 +16,6 @@ import pytest
 
 import ggufpack
 from ggufpack.errors import RegistryError
-from ggufpack.registry import OllamaServer
 from tests.support.checkpoints import tiny_checkpoint
 from tests.support.ollama_build import OllamaProgram
 from tests.support.ollama_server import RunningOllama, running_ollama
@@ -55,11 +53,7 @@ def server(
 def empty(server: RunningOllama) -> Iterator[RunningOllama]:
     """A server without models and blobs: it asks for no blob that it has."""
     yield server
-    with contextlib.closing(OllamaServer(server.host)) as client:
-        for name in client.names():
-            client.delete(name)
-    for blob in (server.store / "blobs").glob("*"):
-        blob.unlink()
+    server.clear()
 
 
 @pytest.fixture

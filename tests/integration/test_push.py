@@ -77,12 +77,7 @@ def second_server(
 def puller(second_server: RunningOllama) -> Iterator[RunningOllama]:
     """A server without models, and without the blobs of the test before."""
     yield second_server
-    client = OllamaServer(second_server.host)
-    for name in client.names():
-        client.delete(name)
-    client.close()
-    for blob in (second_server.store / "blobs").glob("*"):
-        blob.unlink()
+    second_server.clear()
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufpack.registry import OllamaServer
 from tests.support.llama_cpp import BuildError
 from tests.support.ollama_build import OllamaProgram
 
@@ -38,6 +39,14 @@ class RunningOllama:
     def blobs(self) -> set[str]:
         """Every file among the blobs, unfinished ones too."""
         return {path.name for path in (self.store / "blobs").glob("*")}
+
+    def clear(self) -> None:
+        """Remove all models, and all blobs, unfinished ones too."""
+        with closing(OllamaServer(self.host)) as client:
+            for name in client.names():
+                client.delete(name)
+        for blob in (self.store / "blobs").glob("*"):
+            blob.unlink()
 
 
 @contextmanager
