@@ -152,6 +152,8 @@ def sprintf(template: bytes, values: Sequence[Value]) -> bytes:
             return b"%"
         if not verb:
             return b"%!(NOVERB)"
+        if not verb.isascii():
+            raise GoTemplateError("a verb that is no ASCII character is not supported here")
         if verb in "*[":
             raise GoTemplateError(f"%{verb} is not supported here")
         if not rest:
@@ -159,7 +161,7 @@ def sprintf(template: bytes, values: Sequence[Value]) -> bytes:
         value = rest.pop(0)
         if verb == "T":
             return _padded(type_name(value).encode(), found)
-        if verb not in "vsqdtTfx" and not (verb.isascii() and verb.isalpha()):
+        if verb not in "vsqdtTfx" and not verb.isalpha():
             raise GoTemplateError(f"%{verb} is not supported here")
         if (found["flags"] or found["width"]) and not isinstance(value, (bytes, int)):
             raise GoTemplateError("flags are supported for strings and integers only")
