@@ -193,7 +193,8 @@ class Making:
     def modelfile_digests(self, folder: Path) -> dict[str, str]:
         """SHA-256 by quantisation type."""
         names = {kind: self.target.modelfile_name(kind) for kind in self.target.quantizations}
-        return {kind: sha256_of(folder / name) for kind, name in names.items()}
+        with refusals(self.target.folder):
+            return {kind: sha256_of(folder / name) for kind, name in names.items()}
 
     def prove(self, converted: Converted, modelfiles: Mapping[str, Modelfile]) -> tuple[Proven, ...]:
         """Put each file where it can run, and verify it there."""

@@ -135,8 +135,8 @@ class Worker:
                 written.append((tower, converted.projector))
             if not job.plan_only:
                 for made, file in written:
-                    _check_size(made, file)
                     with refusals(file.path):
+                        _check_size(made, file)
                         made.replace(file.path)
                         sync(file.path.parent)
             return replace(converted, notes=(*converted.notes, *self._note(converted.confined)))

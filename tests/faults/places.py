@@ -13,6 +13,7 @@ from tests.faults.kills import wrong_message
 from tests.faults.row import Row
 from tests.faults.scene import Done, Scene
 
+_SHARES = [number / 20 for number in range(4, 20)]  # of a build, after which its output folder is gone
 SMALL_DISKS = ("64k", "256k", "1m", "2m", "2200k", "2300k")
 
 
@@ -94,7 +95,7 @@ def _try(row: Row, scene: Scene, what: str, expected: Callable[[Done], bool]) ->
 
 
 def _output_goes_away(row: Row, scene: Scene) -> None:
-    for share in (0.3, 0.6, 0.8):
+    for share in _SHARES:
         row.tried()
         process = scene.start()
         started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,10 @@ import psutil
 import pytest
 
 import ggufpack
-from ggufpack.errors import ModelExistsError, VerificationError
+from ggufpack.errors import GgufpackError, ModelExistsError, VerificationError
 from ggufpack.modelfile.parse import parse
 from ggufpack.registry import OllamaServer, leftovers
-from ggufpack.spec import BuildResult
+from ggufpack.spec import BuildResult, Event, Progress, Stage, StageStarted
 from tests.support.checkpoints import link_checkpoint
 from tests.support.ollama_server import RunningOllama, free_port
 
@@ -50,6 +51,42 @@ def server(ollama_server: RunningOllama) -> Iterator[OllamaServer]:
         client.delete(name)
     assert leftovers(client) == ()
     client.close()
+
+
+@pytest.mark.parametrize(
+    "moment", ["conversion", "written", "modelfile", "registry", "verification", "report"]
+)
+def test_an_output_folder_that_goes_away_is_a_sentence(
+    moment: str, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """At the beginning of a stage, or when the last weights are written."""
+    output = tmp_path / "out"
+    gone = []
+
+    def remove(event: Event) -> None:
+        started = isinstance(event, StageStarted) and event.stage.value == moment
+        written = (
+            isinstance(event, Progress) and event.stage is Stage.CONVERSION and event.done == event.total
+        )
+        if started or (moment == "written" and written):
+            gone.append(event)
+            shutil.rmtree(output, ignore_errors=True)
+
+    with pytest.raises(GgufpackError) as caught:
+        ggufpack.build(
+            tiny_model("llama-224"),
+            name="gone",
+            output=output,
+            store=tmp_path / "store",
+            register=False,
+            verify="prompts",
+            on_event=remove,
+        )
+    assert gone
+    assert re.search("No such file or directory|There is no GGUF", caught.value.problem)
+    assert str(output) in caught.value.problem
+    assert not output.exists()
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def _cli(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
