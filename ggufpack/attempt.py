@@ -124,7 +124,7 @@ def attempt_at(final: Path, token: str | None, on_event: EventHandler) -> Iterat
             settle(final, token)
         return
     with parent_folder(final), contextlib.ExitStack() as locks:
-        prefix = f".{final.name}.build-"
+        prefix = _mark(final, "").name
         dead = []
         try:
             own = _make(final.parent, prefix, locks)

@@ -65,7 +65,7 @@ CLASSES: Mapping[type[Exception], type[RegistryError]] = {
 # Go's text of ENOSPC and EDQUOT, as the server passes it on (seen: Ollama 0.33.0 on a full tmpfs)
 DISK_FULL = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
 
-# no bad or no gateway's answer, and a server that is too busy: it says nothing about the request
+# a gateway without an answer, or a server that is too busy: nothing is said about the request
 UNAVAILABLE = (502, 503, 504)
 
 _START = "Start it with `ollama serve`, or name another server with --host or OLLAMA_HOST."

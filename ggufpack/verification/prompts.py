@@ -20,6 +20,7 @@ from ggufpack.verification.conversations import CONVERSATIONS, Conversation
 ExpectedPrompt = Callable[[Sequence[Message]], "str | None"]
 TokenCounter = Callable[[str], int]
 
+_NO_ANSWER = (ServerUnreachableError, ExchangeBrokenError)
 _CONTEXT = 30  # characters shown on each side of the first difference
 
 
@@ -83,7 +84,7 @@ def _compare(
 ) -> PromptCase:
     try:
         actual = engine.render(conversation.messages, think=think)
-    except (ServerUnreachableError, ExchangeBrokenError):
+    except _NO_ANSWER:
         raise
     except GgufpackError as error:
         return PromptCase(conversation.name, False, expected, None, detail=f"the engine refused: {error}")
@@ -101,7 +102,7 @@ def _compare_tokens(
     wanted = count_tokens(case.expected)
     try:
         counted = engine.generate(conversation.messages, max_tokens=1, think=think).prompt_tokens
-    except (ServerUnreachableError, ExchangeBrokenError):
+    except _NO_ANSWER:
         raise
     except GgufpackError as error:
         return replace(case, expected_tokens=wanted, detail=f"tokens were not counted: {error}")

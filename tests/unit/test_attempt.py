@@ -20,7 +20,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
-from ggufpack.attempt import attempt_at, published
+from ggufpack.attempt import attempt_at
 from ggufpack.package_folder import package_folder
 from ggufpack.spec import ignore_event
 final = Path(sys.argv[1])
